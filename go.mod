@@ -1,0 +1,3 @@
+module letshare
+
+go 1.25.0
