@@ -65,3 +65,31 @@ const (
 	// maxHeaderBytes is plenty for a browser's upgrade with the longest token.
 	maxHeaderBytes = 16 << 10
 )
+
+// Configuration: the ends of what may be set, so that no product or duration made of it overflows.
+const (
+	// maxConfigBytes bounds the configuration file and each secret's file: a wrong path (a device, a log) must not fill the memory.
+	maxConfigBytes = 1 << 20
+	// maxConfigSeconds (a day) and maxConfigHours (a hundred years) are far beyond any sense, and fit a time.Duration.
+	maxConfigSeconds = 24 * 60 * 60
+	maxConfigHours   = 100 * 365 * 24
+	// maxConfigCount bounds every count and size but the one below (1 TiB): 2 × a message + 64 KiB fits an int of 32 bits.
+	maxConfigCount    = 1<<30 - 64<<10
+	maxConfigBuffered = 1 << 40
+	// maxLogEntries bounds the error log, which is rewritten as a whole.
+	maxLogEntries = 10000
+	// minStaticTokenBytes: a token that can be guessed is none. Wanted in production alone.
+	minStaticTokenBytes = 16
+	// maxUnixSocketBytes is the longest path the kernel takes (sun_path is 108 bytes with its end, unix(7)).
+	maxUnixSocketBytes = 107
+)
+
+// Who asks.
+const (
+	// maxNumericDate (seconds) is the end of the year 9999: the times of a token fit every format and calculation.
+	maxNumericDate = 253402300799
+	// maxLoggedRunes is how much of what a client chose goes to the log.
+	maxLoggedRunes = 64
+	// ipv6ClientBits: a household or a server is given a /64 and can take any address in it.
+	ipv6ClientBits = 64
+)
