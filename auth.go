@@ -249,24 +249,30 @@ type tokenClaims struct {
 // a room_id of null must not come to mean every room.
 func readClaims(raw jwt.MapClaims) (tokenClaims, error) {
 	var c tokenClaims
-	for name, target := range map[string]*string{"user_id": &c.userID, "user_type": &c.userType, "room_id": &c.room} {
-		value, present := raw[name]
+	for _, claim := range [...]struct {
+		name   string
+		target *string
+	}{{"user_id", &c.userID}, {"user_type", &c.userType}, {"room_id", &c.room}} {
+		value, present := raw[claim.name]
 		text, ok := value.(string)
 		if present && (!ok || !validUserID(text)) {
-			return c, fmt.Errorf("%s is not a string of at most %d bytes", name, maxUserIDBytes)
+			return c, fmt.Errorf("%s is not a string of at most %d bytes", claim.name, maxUserIDBytes)
 		}
-		*target = text
+		*claim.target = text
 	}
-	for name, target := range map[string]*time.Time{"iat": &c.issued, "nbf": &c.notBefore, "exp": &c.expires} {
-		value, present := raw[name]
+	for _, claim := range [...]struct {
+		name   string
+		target *time.Time
+	}{{"iat", &c.issued}, {"nbf", &c.notBefore}, {"exp", &c.expires}} {
+		value, present := raw[claim.name]
 		if !present {
 			continue
 		}
 		at, ok := numericDate(value)
 		if !ok {
-			return c, fmt.Errorf("%s is not a number of seconds between 1970 and the year 9999", name)
+			return c, fmt.Errorf("%s is not a number of seconds between 1970 and the year 9999", claim.name)
 		}
-		*target = at
+		*claim.target = at
 	}
 	if value, present := raw["bind_user"]; present {
 		bind, ok := value.(bool)
