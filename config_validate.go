@@ -1,0 +1,302 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Validate returns every rule that c breaks, one line each: where the value came from, key = value, what is wrong and the fix.
+// It reads the TLS files and changes nothing. LoadConfig calls it; who changes a Config in code calls it again.
+func (c *Config) Validate() error {
+	v := &validator{c: c, keys: make(map[string]configKey)}
+	for _, k := range configKeys() {
+		v.keys[k.name] = k
+	}
+	if c.Mode != modeLocal && c.Mode != modeProduction {
+		v.fail("mode", "must be local or production")
+	}
+	v.listener()
+	v.tls()
+	v.trustedProxies()
+	v.secrets()
+	v.lifetimes()
+	v.tokens()
+	v.origins()
+	v.logs()
+	v.limits()
+	return errors.Join(v.problems...)
+}
+
+// validator collects the problems of one Config.
+type validator struct {
+	c        *Config
+	keys     map[string]configKey
+	problems []error
+}
+
+// where names the origin of a key's value, or what could have set it.
+func (v *validator) where(names ...string) string {
+	for _, name := range names {
+		if source, set := v.c.sources[name]; set {
+			return source
+		}
+	}
+	if v.c.file != "" {
+		return v.c.file
+	}
+	return "configuration"
+}
+
+// fail notes that the value of a key breaks a rule.
+func (v *validator) fail(name, format string, args ...any) {
+	k := v.keys[name]
+	value := show(v.c.field(k).Interface(), k.secret)
+	if !v.c.isSet(name) && v.c.sources != nil && value != "(unset)" {
+		value += " (default)"
+	}
+	v.problems = append(v.problems, fmt.Errorf("%s: %s = %s: %s", v.where(name), name, value, fmt.Sprintf(format, args...)))
+}
+
+// failAt notes that one value of a list breaks a rule.
+func (v *validator) failAt(name string, i int, format string, args ...any) {
+	k := v.keys[name]
+	value := v.c.field(k).Index(i).String()
+	if !k.secret {
+		value = withoutUserinfo(value)
+	}
+	element := fmt.Sprintf("%s[%d]", name, i)
+	v.problems = append(v.problems, fmt.Errorf("%s: %s = %s: %s", v.where(element, name), element, show(value, k.secret), fmt.Sprintf(format, args...)))
+}
+
+// listener checks where the server listens.
+func (v *validator) listener() {
+	server := v.c.Server
+	if !isHost(server.Host) {
+		v.fail("server.host", "must be an IP address or a host name, without scheme, port or brackets; the port is server.port")
+	}
+	if port, err := strconv.Atoi(server.Port); err != nil || port < 0 || port > 65535 || strconv.Itoa(port) != server.Port {
+		v.fail("server.port", "must be a port number from 0 to 65535; 0 takes any free port")
+	}
+	if server.UnixSocket == "" {
+		return
+	}
+	if len(server.UnixSocket) > maxUnixSocketBytes {
+		v.fail("server.unix_socket", "is longer than the %d bytes that a socket's path may have; choose a shorter one", maxUnixSocketBytes)
+	}
+	for _, name := range []string{"server.host", "server.port"} {
+		if v.c.isSet(name) {
+			v.fail(name, "cannot be set together with server.unix_socket (%s); remove one of them", v.where("server.unix_socket"))
+		}
+	}
+}
+
+// isHost says whether s can stand before a port: empty, an IP address, or a host name.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil || s == "" {
+		return true
+	}
+	for _, r := range s {
+		if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// tls checks that there are both files or none, and that they are a key pair: a server that was to speak TLS never speaks plain HTTP.
+func (v *validator) tls() {
+	cert, key := v.c.Server.TLSCert, v.c.Server.TLSKey
+	switch {
+	case cert == "" && key == "":
+		return
+	case key == "":
+		v.fail("server.tls_cert", "needs server.tls_key too; set the file of its private key, or remove server.tls_cert")
+		return
+	case cert == "":
+		v.fail("server.tls_key", "needs server.tls_cert too; set the file of its certificate, or remove server.tls_key")
+		return
+	}
+	certPEM, err := readBounded(cert)
+	if err != nil {
+		v.fail("server.tls_cert", "cannot read the file: %v; correct the path (relative paths start at the working directory)", err)
+	}
+	keyPEM, keyErr := readBounded(key)
+	if keyErr != nil {
+		v.fail("server.tls_key", "cannot read the file: %v; correct the path (relative paths start at the working directory)", keyErr)
+	}
+	if err != nil || keyErr != nil {
+		return
+	}
+	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		v.fail("server.tls_cert", "is no key pair with server.tls_key = %q: %v; give the PEM files of one certificate and its key", key, err)
+	}
+}
+
+// trustedProxies checks each entry as the server will read it.
+func (v *validator) trustedProxies() {
+	for i, s := range v.c.Server.TrustedProxies {
+		if _, err := parseProxy(s); err != nil && s != trustedUnix {
+			v.failAt("server.trusted_proxies", i, "must be an IP address or a network, like 10.0.0.1 or 10.0.0.0/8, or %s for the peers of the Unix socket", trustedUnix)
+		}
+	}
+}
+
+// secrets checks the keys of the tokens: any in local mode, only real ones in production.
+func (v *validator) secrets() {
+	const fix = "set a random one of at least %d bytes in LETSHARE_JWT_SECRET, LETSHARE_JWT_SECRET_FILE or the configuration file"
+	problem := v.secretProblem(v.c.JWT.Secret)
+	if problem != "" {
+		v.fail("jwt.secret", "%s; "+fix, problem, minSecretBytes)
+	}
+	for i, secret := range v.c.JWT.PreviousSecrets {
+		if problem := v.secretProblem(secret); problem != "" {
+			v.failAt("jwt.previous_secrets", i, "%s; remove it", problem)
+		}
+	}
+}
+
+// secretProblem says why a secret will not do in this mode, or "".
+func (v *validator) secretProblem(secret string) string {
+	switch {
+	case secret == "":
+		return "is missing"
+	case strings.Contains(secret, "-----BEGIN "):
+		return "is a PEM file, a key of another algorithm than HS256"
+	case v.c.Mode != modeProduction:
+		return ""
+	case strings.HasPrefix(secret, sampleSecretPrefix):
+		return "is a published sample, with which anybody can make tokens"
+	case len(secret) < minSecretBytes:
+		return fmt.Sprintf("is shorter than %d bytes, which production mode does not take", minSecretBytes)
+	}
+	return ""
+}
+
+// lifetimes checks how long tokens live. The comparisons are written so that NaN fails them.
+func (v *validator) lifetimes() {
+	jwt := v.c.JWT
+	const rule = "must be more than 0 and at most %d hours"
+	if n := jwt.ExpirationHours; !(n > 0 && n <= maxConfigHours) {
+		v.fail("jwt.expiration_hours", rule, maxConfigHours)
+	}
+	if n := jwt.MaxLifetimeHours; !(n > 0 && n <= maxConfigHours) {
+		v.fail("jwt.max_lifetime_hours", rule, maxConfigHours)
+	}
+	if jwt.ExpirationHours > jwt.MaxLifetimeHours && jwt.MaxLifetimeHours > 0 {
+		v.fail("jwt.expiration_hours", "must be at most jwt.max_lifetime_hours, %s; lower it, or raise jwt.max_lifetime_hours", show(jwt.MaxLifetimeHours, false))
+	}
+}
+
+// tokens checks the tokens that are accepted as they are.
+func (v *validator) tokens() {
+	static := v.c.Auth.StaticTokens
+	for i, token := range static {
+		switch {
+		case token == "":
+			v.failAt("auth.static_tokens", i, "is empty; remove it")
+		case slices.Index(static, token) < i:
+			v.failAt("auth.static_tokens", i, "is the same as auth.static_tokens[%d]; remove one of them", slices.Index(static, token))
+		case v.c.Mode == modeProduction && len(token) < minStaticTokenBytes:
+			v.failAt("auth.static_tokens", i, "is shorter than %d bytes, which production mode does not take; choose a longer one", minStaticTokenBytes)
+		case len(token) > maxTokenBytes:
+			v.failAt("auth.static_tokens", i, "is longer than %d bytes, which no connection may send; choose a shorter one", maxTokenBytes)
+		}
+	}
+	if v.c.Metrics.Token == "" && v.c.isSet("metrics.token") {
+		v.fail("metrics.token", "is empty; set a token, or remove the key to leave /metrics open")
+	}
+}
+
+// origins checks each origin as the server will compare it.
+func (v *validator) origins() {
+	for i, s := range v.c.CORS.AllowedOrigins {
+		if strings.Contains(s, "@") {
+			v.failAt("cors.allowed_origins", i, "must not hold a user name or password; write scheme://host[:port]")
+		} else if _, err := parseOriginPattern(s); err != nil {
+			v.failAt("cors.allowed_origins", i, "%s", strings.TrimPrefix(err.Error(), strconv.Quote(s)+": "))
+		}
+	}
+}
+
+// logs checks the log.
+func (v *validator) logs() {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, v.c.Log.Level) {
+		v.fail("log.level", "must be debug, info, warn or error")
+	}
+	if v.c.Log.MaxEntries < 1 || v.c.Log.MaxEntries > maxLogEntries {
+		v.fail("log.max_entries", "must be from 1 to %d", maxLogEntries)
+	}
+	if info, err := os.Stat(v.c.Log.File); v.c.Log.File != "" && err == nil && info.IsDir() {
+		v.fail("log.file", "is a directory; give the path of a file in it, or \"\" to keep the log in memory")
+	}
+}
+
+// limits checks every number under websocket by the tags of its field, then those that depend on each other.
+func (v *validator) limits() {
+	for _, k := range configKeys() {
+		if !strings.HasPrefix(k.name, "websocket.") {
+			continue
+		}
+		field := v.c.field(k)
+		var n, most float64
+		switch {
+		case field.CanInt() && k.name == "websocket.max_buffered_bytes":
+			n, most = float64(field.Int()), maxConfigBuffered
+		case field.CanInt():
+			n, most = float64(field.Int()), maxConfigCount
+		case field.CanFloat():
+			n, most = field.Float(), maxConfigSeconds
+		default:
+			continue
+		}
+		switch {
+		case k.nonzero && !(n > 0 && n <= most):
+			v.fail(k.name, "must be more than 0 and at most %.0f; this one cannot be switched off", most)
+		case !(n >= 0 && n <= most):
+			v.fail(k.name, "must be from 0 to %.0f; 0 means no limit", most)
+		}
+	}
+	ws := v.c.WebSocket
+	if ws.IdleTimeoutSeconds <= ws.PingIntervalSeconds && ws.IdleTimeoutSeconds > 0 {
+		v.fail("websocket.idle_timeout_seconds", "must be greater than websocket.ping_interval_seconds, %s, or every quiet connection is cut before its ping is answered; raise it",
+			show(ws.PingIntervalSeconds, false))
+	}
+	if ws.MessagesPerSecond > 0 && ws.MessageBurst == 0 {
+		v.fail("websocket.message_burst", "must be more than 0 while websocket.messages_per_second is %d, or no message is ever admitted; raise it, or set both to 0", ws.MessagesPerSecond)
+	}
+	if ws.BytesPerSecond > 0 && ws.BytesBurst == 0 {
+		v.fail("websocket.bytes_burst", "must be more than 0 while websocket.bytes_per_second is %d, or no byte is ever admitted; raise it, or set both to 0", ws.BytesPerSecond)
+	}
+}
+
+// Warnings returns what is allowed but hardly meant, one line each, for the log at start.
+func (c *Config) Warnings() []string {
+	var warnings []string
+	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	if c.Mode == modeLocal && !c.Loopback() && slices.ContainsFunc(append([]string{c.JWT.Secret}, c.JWT.PreviousSecrets...), isWeakSecret) {
+		warn("the server listens on %s, not only for this machine, with a development secret: whoever knows it can make tokens; set LETSHARE_JWT_SECRET to a random value of at least %d bytes", c.Address(), minSecretBytes)
+	}
+	if c.Mode == modeProduction && c.Metrics.Token == "" {
+		warn("/metrics is open to everyone who reaches the server; set metrics.token (LETSHARE_METRICS_TOKEN)")
+	}
+	for _, s := range c.Server.TrustedProxies {
+		if prefix, err := parseProxy(s); err == nil && prefix.Bits() == 0 {
+			warn("server.trusted_proxies holds %s: every client is believed about its own address; name only the proxies", s)
+		}
+	}
+	if c.WebSocket.MaxQueueBytes < c.WebSocket.MaxMessageBytes {
+		warn("websocket.max_queue_bytes, %d, is less than websocket.max_message_bytes, %d: the longest messages cut whoever receives them; raise the first", c.WebSocket.MaxQueueBytes, c.WebSocket.MaxMessageBytes)
+	}
+	return warnings
+}
+
+// isWeakSecret says whether production mode would refuse the secret.
+func isWeakSecret(secret string) bool {
+	return strings.HasPrefix(secret, sampleSecretPrefix) || len(secret) < minSecretBytes
+}
