@@ -455,6 +455,9 @@ func MintToken(cfg *Config, c Claims, now time.Time) (string, error) {
 	if c.Room != "" && !validRoomName(c.Room) {
 		return "", errors.New("room must be 2 to 12 Chinese characters, letters A-Z a-z, digits, spaces, _ or -")
 	}
+	if cfg.JWT.Secret == "" {
+		return "", errors.New("jwt.secret is empty: nobody could tell the token from a forged one")
+	}
 	longest, err := hours("jwt.max_lifetime_hours", cfg.JWT.MaxLifetimeHours)
 	if err != nil {
 		return "", err

@@ -114,6 +114,11 @@ func TestTokensAreAdmittedOrRefusedForTheRightReason(t *testing.T) {
 	altered := goodToken(good)
 	altered = altered[:len(altered)-20] + strings.Map(func(r rune) rune { return 'A' }, altered[len(altered)-20:])
 
+	// The last of a signature's 43 characters has two bits to spare: 'A' is the same as 'B' to a lenient decoder.
+	respelled := goodToken(good)
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	respelled = respelled[:len(respelled)-1] + string(alphabet[strings.IndexByte(alphabet, respelled[len(respelled)-1])+1])
+
 	for _, row := range []struct{ name, token, want string }{
 		{"good", goodToken(good), ""},
 		{"previous secret", signedToken(hs256Header, good, authTestPrevious, sha256.New), ""},
@@ -129,6 +134,7 @@ func TestTokensAreAdmittedOrRefusedForTheRightReason(t *testing.T) {
 		{"1 MiB", strings.Repeat("A", 1<<20), "token_malformed"},
 		{"over 4 KiB, well signed", goodToken(claimsAt(0, 3600, `,"x":"`+strings.Repeat("x", 4096)+`"`)), "token_malformed"},
 		{"header is no JSON", signedToken(`HS256`, good, authTestSecret, sha256.New), "token_malformed"},
+		{"signature in another spelling", respelled, "token_malformed"},
 		{"claims are no JSON", goodToken(`user123`), "token_malformed"},
 		{"claims are an array", goodToken(`[]`), "token_malformed"},
 
@@ -304,6 +310,9 @@ func TestAnAuthenticatorRefusesWhatWouldLetAnyoneIn(t *testing.T) {
 			cfg := authTestConfig()
 			row.change(cfg)
 			_, err := NewAuthenticator(cfg)
+			if _, mintErr := MintToken(cfg, Claims{UserID: "u"}, authTestNow); cfg.JWT.Secret == "" && mintErr == nil {
+				t.Error("a token is signed with an empty secret")
+			}
 			if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "hidden") {
 				t.Errorf("error %v, want one with %q", err, row.want)
 			}

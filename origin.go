@@ -144,7 +144,7 @@ func parseOriginPattern(s string) (originPattern, error) {
 	case lower == "null":
 		return originPattern{}, errors.New(`"null" is the origin of every sandboxed page: serve the page from an address and list that`)
 	case !strings.Contains(s, "://"):
-		return originPattern{}, fmt.Errorf("%q: an origin is scheme://host[:port]: did you mean %q?", s, "https://"+s)
+		return originPattern{}, fmt.Errorf("%q: an origin is scheme://host[:port]: did you mean %q", s, "https://"+s)
 	case strings.HasPrefix(lower, "ws://"), strings.HasPrefix(lower, "wss://"):
 		return originPattern{}, fmt.Errorf("%q: an origin is that of the page: write http%s", s, strings.TrimPrefix(lower, "ws"))
 	}
@@ -154,7 +154,7 @@ func parseOriginPattern(s string) (originPattern, error) {
 	}
 	if below {
 		if strings.HasPrefix(o.host, "[") {
-			return originPattern{}, fmt.Errorf("%q: an address has no names below it: write it without *.", s)
+			return originPattern{}, fmt.Errorf("%q: an address has no names below it: write it in full", s)
 		}
 		o.host = "." + o.host
 	}
@@ -166,8 +166,8 @@ func (p originPattern) match(o origin) bool {
 	if !p.below {
 		return p.origin == o
 	}
-	// A parsed host has no empty label: what stands before the suffix is a name.
-	return o.scheme == p.scheme && o.port == p.port && len(o.host) > len(p.host) && strings.HasSuffix(o.host, p.host)
+	// A parsed host has no empty label: a name stands before the suffix and its dot.
+	return o.scheme == p.scheme && o.port == p.port && strings.HasSuffix(o.host, p.host)
 }
 
 // CheckOrigin says whether the page that sent r may connect: it is on the list, or it is the server's own.
