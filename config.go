@@ -194,13 +194,21 @@ func LoadConfig(path string, getenv func(string) string) (*Config, error) {
 	}
 	problems = append(problems, c.readEnvironment(getenv)...)
 	if len(problems) > 0 { // half-read values would only raise false alarms
-		return nil, errors.Join(problems...)
+		return nil, joinProblems(problems)
 	}
 	c.applyMode()
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	return &c, nil
+}
+
+// joinProblems makes one error of the first maxConfigProblems, one line each; nil of none.
+func joinProblems(problems []error) error {
+	if more := len(problems) - maxConfigProblems; more > 0 {
+		problems = append(problems[:maxConfigProblems:maxConfigProblems], fmt.Errorf("and %d more problems; correct these first", more))
+	}
+	return errors.Join(problems...)
 }
 
 // readBounded reads a file of at most maxConfigBytes. Its error does not repeat the path.

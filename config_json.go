@@ -16,7 +16,8 @@ type configReader struct {
 	c        *Config
 	data     []byte
 	dec      *json.Decoder
-	keys     map[string]configKey // leaves by name
+	keys     []configKey
+	leaves   map[string]configKey // keys by name
 	counted  int                  // data[:counted] holds lines-1 newlines
 	lines    int
 	problems []error
@@ -25,9 +26,9 @@ type configReader struct {
 // readJSON sets what the file's text says and returns every problem found, each with its line.
 func (c *Config) readJSON(data []byte) []error {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as some editors save it
-	r := &configReader{c: c, data: data, lines: 1, keys: make(map[string]configKey)}
-	for _, k := range configKeys() {
-		r.keys[k.name] = k
+	r := &configReader{c: c, data: data, lines: 1, keys: configKeys(), leaves: make(map[string]configKey)}
+	for _, k := range r.keys {
+		r.leaves[k.name] = k
 	}
 	if !r.wellFormed() {
 		return r.problems
@@ -130,7 +131,7 @@ func (r *configReader) object(prefix string) {
 
 // member reads the value of one key.
 func (r *configReader) member(name, prefix string) {
-	k, known := r.keys[name]
+	k, known := r.leaves[name]
 	if section, key, dotted := strings.Cut(strings.TrimPrefix(name, prefix), "."); known && dotted {
 		r.fail(name, "must stand in braces of its own: %q: {%q: …}", section, key)
 		r.skip(r.next())
@@ -139,7 +140,7 @@ func (r *configReader) member(name, prefix string) {
 		r.leaf(k)
 		return
 	}
-	for _, k := range configKeys() {
+	for _, k := range r.keys {
 		if !strings.HasPrefix(k.name, name+".") {
 			continue
 		}
@@ -151,14 +152,14 @@ func (r *configReader) member(name, prefix string) {
 		}
 		return
 	}
-	r.fail(printable(name), "unknown key; %s", suggest(name, prefix))
+	r.fail(printable(name), "unknown key; %s", r.suggest(name, prefix))
 	r.skip(r.next())
 }
 
 // suggest names the key that was meant, or those there are.
-func suggest(name, prefix string) string {
+func (r *configReader) suggest(name, prefix string) string {
 	var names []string
-	for _, k := range configKeys() {
+	for _, k := range r.keys {
 		rest, inside := strings.CutPrefix(k.name, prefix)
 		if !inside {
 			continue

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -30,7 +29,7 @@ func (c *Config) Validate() error {
 	v.origins()
 	v.logs()
 	v.limits()
-	return errors.Join(v.problems...)
+	return joinProblems(v.problems)
 }
 
 // validator collects the problems of one Config.
@@ -149,7 +148,7 @@ func (v *validator) trustedProxies() {
 
 // secrets checks the keys of the tokens: any in local mode, only real ones in production.
 func (v *validator) secrets() {
-	const fix = "set a random one of at least %d bytes in LETSHARE_JWT_SECRET, LETSHARE_JWT_SECRET_FILE or the configuration file"
+	const fix = "set a random one of at least %d bytes (letshare token secret prints one) in LETSHARE_JWT_SECRET, LETSHARE_JWT_SECRET_FILE or the configuration file"
 	problem := v.secretProblem(v.c.JWT.Secret)
 	if problem != "" {
 		v.fail("jwt.secret", "%s; "+fix, problem, minSecretBytes)
@@ -195,13 +194,17 @@ func (v *validator) lifetimes() {
 
 // tokens checks the tokens that are accepted as they are.
 func (v *validator) tokens() {
-	static := v.c.Auth.StaticTokens
-	for i, token := range static {
+	seen := make(map[string]int)
+	for i, token := range v.c.Auth.StaticTokens {
+		first, twice := seen[token]
+		if !twice {
+			seen[token] = i
+		}
 		switch {
 		case token == "":
 			v.failAt("auth.static_tokens", i, "is empty; remove it")
-		case slices.Index(static, token) < i:
-			v.failAt("auth.static_tokens", i, "is the same as auth.static_tokens[%d]; remove one of them", slices.Index(static, token))
+		case twice:
+			v.failAt("auth.static_tokens", i, "is the same as auth.static_tokens[%d]; remove one of them", first)
 		case v.c.Mode == modeProduction && len(token) < minStaticTokenBytes:
 			v.failAt("auth.static_tokens", i, "is shorter than %d bytes, which production mode does not take; choose a longer one", minStaticTokenBytes)
 		case len(token) > maxTokenBytes:
@@ -280,7 +283,7 @@ func (c *Config) Warnings() []string {
 	var warnings []string
 	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 	if c.Mode == modeLocal && !c.Loopback() && slices.ContainsFunc(append([]string{c.JWT.Secret}, c.JWT.PreviousSecrets...), isWeakSecret) {
-		warn("the server listens on %s, not only for this machine, with a development secret: whoever knows it can make tokens; set LETSHARE_JWT_SECRET to a random value of at least %d bytes", c.Address(), minSecretBytes)
+		warn("the server listens on %s, not only for this machine, with a development secret: whoever knows it can make tokens; set LETSHARE_JWT_SECRET to what letshare token secret prints", c.Address())
 	}
 	if c.Mode == modeProduction && c.Metrics.Token == "" {
 		warn("/metrics is open to everyone who reaches the server; set metrics.token (LETSHARE_METRICS_TOKEN)")

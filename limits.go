@@ -70,6 +70,8 @@ const (
 const (
 	// maxConfigBytes bounds the configuration file and each secret's file: a wrong path (a device, a log) must not fill the memory.
 	maxConfigBytes = 1 << 20
+	// maxConfigProblems is how many problems of a configuration are told at once: a screenful.
+	maxConfigProblems = 20
 	// maxConfigSeconds (a day) and maxConfigHours (a hundred years) are far beyond any sense, and fit a time.Duration.
 	maxConfigSeconds = 24 * 60 * 60
 	maxConfigHours   = 100 * 365 * 24
@@ -92,4 +94,122 @@ const (
 	maxLoggedRunes = 64
 	// ipv6ClientBits: a household or a server is given a /64 and can take any address in it.
 	ipv6ClientBits = 64
+)
+
+// One connection.
+const (
+	// writeTimeout is how long a blocking write may take before the client is too slow.
+	writeTimeout = 10 * time.Second
+	// closeWriteTimeout is how long the close frame may take: the peer is alive or it is not.
+	closeWriteTimeout = time.Second
+	// closeLinger is how long the server waits for the peer's own close after its close frame: closing
+	// with unread input resets the connection and can destroy the close frame.
+	closeLinger = 2 * time.Second
+	// protocolErrorLinger is the same after a violation of RFC 6455: such a peer may never answer.
+	protocolErrorLinger = 700 * time.Millisecond
+	// maxPacing is how long a client may stay over its bytes per second before it is cut.
+	maxPacing = 5 * time.Second
+	// pacingStep is how often a paced connection looks whether it has been ended meanwhile.
+	pacingStep = 50 * time.Millisecond
+	// maxErrorsInARow: after so many errors of code 400 in a row a client is broken or hostile.
+	maxErrorsInARow = 20
+	// errorRepeat is the least time between two error frames of one reason about one room without an id: the
+	// app shows each as a toast.
+	errorRepeat = time.Second
+	// maxThrottled is how many reasons and rooms a connection remembers for errorRepeat.
+	maxThrottled = 16
+	// maxIDBytes bounds a client's message id, which is sent back.
+	maxIDBytes = 64
+	// messageBudgetSlack is what a message may take in raw bytes on top of twice the message limit: room for
+	// the headers of honest fragments.
+	messageBudgetSlack = 64 << 10
+	// askBytes: a publish of at least this size is waited for, so that one connection never has two large ones
+	// in a mailbox.
+	askBytes = 16 << 10
+)
+
+// Buffers.
+const (
+	// firstReadBytes holds the first read after a rest: nearly every signalling message fits.
+	firstReadBytes = 4 << 10
+	// maxInlineWrite is the most that a shard writes to one client in one flush.
+	maxInlineWrite = 64 << 10
+	// maxBlockingWrite is the most that a writer goroutine hands to one system call: at 3 Mbit/s it
+	// is through well within writeTimeout.
+	maxBlockingWrite = 256 << 10
+	// keptQueueFrames is how many places an empty queue keeps.
+	keptQueueFrames = 8
+	// libraryBufferBytes is the library's read and write buffer: bufio's least. It holds headers only;
+	// payloads go straight to the message's buffer.
+	libraryBufferBytes = 16
+)
+
+// The hub.
+const (
+	// mailboxOps is how many operations wait for a shard before their senders wait too.
+	mailboxOps = 256
+	// batchBytes: a shard flushes at the latest when it has put so many bytes of frames, so that a healthy
+	// client's queue does not overflow within one batch.
+	batchBytes = 256 << 10
+)
+
+// The server.
+const (
+	// sweepInterval is how often every connection's deadlines are looked at: a deadline is met within it.
+	sweepInterval = 500 * time.Millisecond
+	// sweepChunk is how many connections are looked at under one hold of the registry's mutex.
+	sweepChunk = 256
+	// requestTimeout bounds reading a request and writing its answer; an upgrade ends it.
+	requestTimeout = 15 * time.Second
+	// keepAliveTimeout is how long an idle HTTP connection is kept.
+	keepAliveTimeout = 60 * time.Second
+	// drainWait is how long the listener stays open for connections to end, so that 503 is seen.
+	drainWait = 3 * time.Second
+	// shutdownWait is how long HTTP requests under way have at the end of a drain.
+	shutdownWait = 500 * time.Millisecond
+	// assumedOpenFiles stands in for the open-file limit where it is not known.
+	assumedOpenFiles = 1 << 16
+	// memoryReadInterval is the least time between two looks at the runtime's memory figures, which stop the world.
+	memoryReadInterval = time.Second
+	// retryAfter is what a refused client is told to wait, in seconds.
+	retryAfter = "5"
+	// reservedFiles are descriptors that connections may not take: log files, health checks, refusals.
+	reservedFiles = 64
+)
+
+// The relay: one file on its way through the server (transfer.go, relay_message.go).
+const (
+	// maxRelayUnacked is how many frames of one transfer wait for the receiver's word: the app's window of 24 chunks,
+	// and room for one resend beside it. 32 frames of 65,792 bytes are 2.0 MiB.
+	maxRelayUnacked = 32
+	// relayHeaderBytes is the JSON header, padded with NUL, in front of each chunk.
+	relayHeaderBytes = 256
+	// maxRelayChunkBytes is the app's chunk, and the largest that a client may choose: a frame is 65,792 bytes at most.
+	maxRelayChunkBytes = 64 << 10
+	// maxRelayControlBytes bounds one control message. The longest, a resend of 256 indexes, has about 3 KB.
+	maxRelayControlBytes = 16 << 10
+	// maxRelayResendIndexes is how many chunks one resend names. The app's figure; the number that it misses may be larger.
+	maxRelayResendIndexes = 256
+	// maxTransferIDBytes: the app's ids have about 30 bytes, and one must leave room in the frame header.
+	maxTransferIDBytes = 128
+	// maxRelayFileNameBytes is four times what common file systems allow.
+	maxRelayFileNameBytes = 1024
+	// maxRelayTextBytes bounds the other texts of a request: file type, user ids, room name.
+	maxRelayTextBytes = 256
+	// relayFrameBudget and relayFrameBudgetSlack bound the frames of one transfer, re-sent ones included, to
+	// budget × chunks + slack: an honest receiver asks for a chunk once or twice, a tunnel asks for ever.
+	relayFrameBudget      = 4
+	relayFrameBudgetSlack = 1024
+	// relayRequestTimeout is how long a request waits for an answer. The app's sender gives up after 30 s by itself.
+	relayRequestTimeout = 35 * time.Second
+	// relayGrace is how long a receiver without a socket may take to come back.
+	relayGrace = 30 * time.Second
+	// relayPauseTimeout is how long a sender is not read. The app aborts after 15 s of back pressure.
+	relayPauseTimeout = 10 * time.Second
+	// relayIdleTimeout ends a transfer that makes no progress. The original server's figure.
+	relayIdleTimeout = 10 * time.Minute
+	// relayCompletedRetention is how long a completed transfer is remembered, so that a late end gets its complete.
+	relayCompletedRetention = 30 * time.Second
+	// relayEndedRetention is how long any other ended transfer is remembered, so that what was under way stays unanswered.
+	relayEndedRetention = 5 * time.Second
 )
