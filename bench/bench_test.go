@@ -175,10 +175,11 @@ func TestFloorsDeliverEverything(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		closed := s.closedLoop(3, 50*time.Millisecond)
+		s.closedLoop(3, 50*time.Millisecond)
+		closed := s.delivered.Load()
 		open, err := s.openLoop(500, 100*time.Millisecond)
 		s.fleet.close()
-		if err != nil || open.Count == 0 || closed.Count == 0 || open.Faults.any() || s.delivered.Load() != 4*s.published.Load() {
+		if err != nil || closed <= 2*3*4 || s.delivered.Load() == closed || open.Faults.any() || s.delivered.Load() != 4*s.published.Load() {
 			t.Errorf("batch %v: %d published, %d delivered, faults %v, %v", batch, s.published.Load(), s.delivered.Load(), open.Faults, err)
 		}
 	}
@@ -244,8 +245,8 @@ func TestWebSocketClientAgainstAnotherImplementation(t *testing.T) {
 	}
 	res := s.closedLoop(2, 50*time.Millisecond)
 	s.fleet.close()
-	if res.Count == 0 || res.Faults.any() {
-		t.Errorf("%d deliveries, faults %v: %s", res.Count, res.Faults, res.Faults.First)
+	if s.delivered.Load() <= 2*2*2 || res.Faults.any() {
+		t.Errorf("%d deliveries, faults %v: %s", s.delivered.Load(), res.Faults, res.Faults.First)
 	}
 	if res := churn(tgt, 50*time.Millisecond); res.Count == 0 || res.Faults.any() {
 		t.Errorf("%d cycles, faults %v: %s", res.Count, res.Faults, res.Faults.First)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -99,11 +100,8 @@ func run(args []string) error {
 func parse(args []string, compare bool) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.SetOutput(os.Stdout)
-	f.Usage = func() {
-		fmt.Print(help)
-		f.PrintDefaults()
-	}
+	f.SetOutput(io.Discard)
+	f.Usage = func() {} // a mistake is one line; only -h is answered with the help
 	f.BoolVar(&o.json, "json", false, "print the report as JSON")
 	f.BoolVar(&o.pin, "pin", true, "keep server and client on cores of their own (Linux, servers that the bench starts)")
 	f.BoolVar(&o.tls, "tls", false, "measure the server with TLS in its own process (in compare: beside plain)")
@@ -127,10 +125,13 @@ func parse(args []string, compare bool) (*options, error) {
 		f.IntVar(&o.members, "members", 50, "s2: members of each room")
 		f.IntVar(&o.window, "window", 4, "s2: messages in flight per room in the first closed loop; the second has 1")
 	}
-	if err := f.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil, err
-		}
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		fmt.Print(help)
+		f.PrintDefaults()
+		return nil, err
+	case err != nil:
 		return nil, usageError(err.Error())
 	}
 	if f.NArg() > 0 {
