@@ -213,3 +213,30 @@ const (
 	// relayEndedRetention is how long any other ended transfer is remembered, so that what was under way stays unanswered.
 	relayEndedRetention = 5 * time.Second
 )
+
+// The error log.
+const (
+	// errorLogInterval is how often new entries are written: well inside the two seconds that are promised.
+	errorLogInterval = time.Second
+	// collapseWindow is how long identical warnings are one line, counted from the first.
+	collapseWindow = 10 * time.Second
+	// maxErrorLogValueBytes is what is kept of one message or attribute: a panic's stack fits.
+	maxErrorLogValueBytes = 8 << 10
+	// maxErrorLogEntryBytes bounds one entry of many attributes.
+	maxErrorLogEntryBytes = 16 << 10
+	// maxErrorLogBytes bounds the whole log, in memory and on disk: 10,000 ordinary entries fit,
+	// and writing it every second is bearable on the smallest machine.
+	maxErrorLogBytes = 2 << 20
+	// errorLogOverhead is what time, count, last time and line end add to an entry, at most 140 bytes.
+	errorLogOverhead = 160
+)
+
+// The program.
+const (
+	// healthTimeout is the whole time `letshare health` waits: shorter than any container's own limit.
+	healthTimeout = 5 * time.Second
+	// maxHealthBytes is what it reads of the answer, which is some 300 bytes.
+	maxHealthBytes = 64 << 10
+	// maxQuotedWord is the longest word of a wrong command line that an error repeats, in bytes: a longer one may be a token.
+	maxQuotedWord = 24
+)
