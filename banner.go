@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -11,23 +12,15 @@ import (
 // own, and the token is not bound to this one.
 const bannerUser = "letshare-app"
 
-// printBanner tells a person where the server listens (addr: host:port as bound, or the path of a
-// socket). In local mode it also prints what the LetShare app's settings need, with a token minted now.
+// printBanner tells a person where the server listens: url is its WebSocket URL on this machine. In
+// local mode it also prints what the LetShare app's settings need, with a token minted now.
 // Production prints no token: its output ends in logs.
-func printBanner(w io.Writer, cfg *Config, addr string, now time.Time) error {
+func printBanner(w io.Writer, cfg *Config, url string, now time.Time) error {
 	if cfg.Server.UnixSocket != "" {
 		_, err := fmt.Fprintf(w, "letshare listens on the socket %s\n", cfg.Server.UnixSocket)
 		return err
 	}
-	http, ws := "http", "ws"
-	if cfg.Server.TLSCert != "" {
-		http, ws = "https", "wss"
-	}
-	reached, wildcard, err := reachableAddress(addr)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "letshare listens on %s://%s/\n", http, reached)
+	fmt.Fprintf(w, "letshare listens on http%s\n", strings.TrimPrefix(url, "ws"))
 	if cfg.Mode != "local" {
 		return nil
 	}
@@ -39,31 +32,13 @@ func printBanner(w io.Writer, cfg *Config, addr string, now time.Time) error {
 Paste this into the settings of the LetShare app:
 
   server mode         custom
-  custom server URL   %s://%s/
+  custom server URL   %s
   auth token          %s
 
-`, ws, reached, token)
-	if wildcard {
+`, url, token)
+	if ip := net.ParseIP(cfg.Server.Host); cfg.Server.Host == "" || ip.IsUnspecified() {
 		fmt.Fprintln(w, "On another device, write this machine's name or address in place of the loopback one.")
 	}
 	_, err = fmt.Fprintf(w, "The token is valid for %g hours. Ctrl+C stops the server.\n", cfg.JWT.ExpirationHours)
 	return err
-}
-
-// reachableAddress turns an address to listen on into one that this machine can dial: a host that
-// means all addresses becomes loopback.
-func reachableAddress(addr string) (dial string, wildcard bool, err error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", false, err
-	}
-	if host != "" {
-		ip := net.ParseIP(host)
-		if ip == nil || !ip.IsUnspecified() {
-			return addr, false, nil
-		}
-		// A listener on all addresses reports [::] even where it was asked for 0.0.0.0, and takes
-		// IPv4 as well, which every machine's loopback has.
-	}
-	return net.JoinHostPort("127.0.0.1", port), true, nil
 }

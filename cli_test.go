@@ -373,7 +373,7 @@ func TestAddressInUse(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		return // whose error has another number
 	}
-	want := `letshare: the environment and the defaults: server.host:server.port "127.0.0.1:` + port + `" is already in use; stop the other program or choose another server.port (LETSHARE_SERVER_PORT)`
+	want := `letshare: defaults and environment: server.host "127.0.0.1", server.port "` + port + `": address already in use; another program listens there; stop it, or set another server.port (LETSHARE_SERVER_PORT)`
 	if stderr.String() != want+"\n" {
 		t.Errorf("standard error is\n%s\nwant\n%s", &stderr, want)
 	}

@@ -93,9 +93,22 @@ func configuredHealthCheck(cfg *Config) (healthCheck, error) {
 	if cfg.Server.Port == "0" {
 		return check, errors.New("server.port \"0\" lets the system choose; say with -url where the server is")
 	}
-	host, _, err := reachableAddress(cfg.Address())
+	host, err := reachableAddress(cfg.Address())
 	check.url.Host = host
 	return check, err
+}
+
+// reachableAddress turns an address to listen on into one that this machine can dial: a host that
+// means all addresses becomes the loopback of IPv4, which such a listener takes as well.
+func reachableAddress(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // name is what is printed of the server asked: never a password or a query.

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -164,9 +164,9 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	log := slog.New(errlog)
 
 	openFiles, limitErr := raiseOpenFileLimit()
-	srv, err := NewServer(cfg, log, errlog, int(min(openFiles, math.MaxInt32)))
+	srv, err := NewServer(cfg, log, int(min(openFiles, math.MaxInt32)))
 	if err != nil {
-		return fail(stderr, explainListen(*path, cfg, err))
+		return fail(stderr, fmt.Errorf("%s: %w", cmp.Or(*path, "defaults and environment"), err))
 	}
 	log.Info("letshare listens", "address", srv.Addr(), "mode", cfg.Mode, "version", version, "open_files", openFiles)
 	if limitErr != nil {
@@ -175,7 +175,7 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	for _, warning := range cfg.Warnings() {
 		log.Warn(warning)
 	}
-	if err := printBanner(stdout, cfg, srv.Addr(), time.Now()); err != nil {
+	if err := printBanner(stdout, cfg, srv.URL(), time.Now()); err != nil {
 		log.Error("the address and token could not be printed", "error", err)
 	}
 	if err := srv.Run(ctx); err != nil {
@@ -211,30 +211,4 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&fs.ModeCharDevice != 0
-}
-
-// explainListen says what of the configuration keeps the server from starting, and what to do about it.
-func explainListen(path string, cfg *Config, err error) error {
-	if path == "" {
-		path = "the environment and the defaults"
-	}
-	key, value := "server.host:server.port", cfg.Address()
-	if cfg.Server.UnixSocket != "" {
-		key, value = "server.unix_socket", cfg.Server.UnixSocket
-	}
-	var fix string
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		fix = "is already in use; stop the other program or choose another"
-		if cfg.Server.UnixSocket == "" {
-			fix += " server.port (LETSHARE_SERVER_PORT)"
-		}
-	case errors.Is(err, syscall.EACCES) && cfg.Server.UnixSocket == "":
-		fix = "may not be used by this user; choose a server.port above 1023 or grant CAP_NET_BIND_SERVICE"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		fix = "is no address of this machine; correct server.host"
-	default:
-		return fmt.Errorf("%s: failed to serve on %s %q: %w", path, key, value, err)
-	}
-	return fmt.Errorf("%s: %s %q %s", path, key, value, fix)
 }
