@@ -209,7 +209,7 @@ func (l *launcher) writeConfig(file, port, secret string) error {
 		"websocket": map[string]any{
 			"max_room_users": 64, "max_connections": 20000,
 			"messages_per_second": 1_000_000, "message_burst": 2_000_000,
-			"bytes_per_second": 1 << 30, "bytes_burst": 1 << 30,
+			"bytes_per_second": 1_000_000_000, "bytes_burst": 1_000_000_000,
 		},
 	}, "", "  ")
 	if err != nil {
