@@ -27,7 +27,7 @@ export class AppClient {
   }
 
   // on registers a handler for a signal's data.type, for a `file:transfer:*` type, or for
-  // 'error', 'binary', 'closed' and 'signal' (every signal).
+  // 'error', 'binary' and 'closed'. emit also serves what the page itself has to tell: 'secret', 'chunk'.
   on(type, handler) {
     if (!this.handlers.has(type)) this.handlers.set(type, []);
     this.handlers.get(type).push(handler);
@@ -165,7 +165,6 @@ export class AppClient {
     if (data.type === 'text') this.log(`${data.from}: ${data.message}`);
     if (data.type === 'encrypted_text') this.receiveSecret(data);
     this.emit(data.type, data);
-    this.emit('signal', data);
   }
 
   receiveDiscover({ from, publicKeys, isReply }) {
