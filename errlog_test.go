@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -327,18 +328,18 @@ func TestErrorLogDroppedEntryStillTellsItsCount(t *testing.T) {
 // TestErrorLogSurvivesItsDisk: whatever stands where the file should be is left alone and is one
 // warning; the log goes on in memory and returns to the disk when the obstacle is gone.
 func TestErrorLogSurvivesItsDisk(t *testing.T) {
-	for name, obstruct := range map[string]func(dir, path string) error{
-		"a folder has the file's name":     func(_, path string) error { return os.MkdirAll(path, 0o755) },
-		"a file has the folder's name":     func(dir, _ string) error { return os.WriteFile(dir, nil, 0o600) },
-		"a link to a device":               func(dir, path string) error { os.Mkdir(dir, 0o755); return os.Symlink(os.DevNull, path) },
-		"the folder is a dangling symlink": func(dir, _ string) error { return os.Symlink(dir+"-gone", dir) },
+	for name, obstruct := range map[string]func(t *testing.T, dir, path string) error{
+		"a folder has the file's name":     func(_ *testing.T, _, path string) error { return os.MkdirAll(path, 0o755) },
+		"a file has the folder's name":     func(_ *testing.T, dir, _ string) error { return os.WriteFile(dir, nil, 0o600) },
+		"a link to what is no file":        linkToSocket,
+		"the folder is a dangling symlink": func(_ *testing.T, dir, _ string) error { return os.Symlink(dir+"-gone", dir) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "logs")
 				path := filepath.Join(dir, "errors.log")
-				if err := obstruct(dir, path); err != nil {
-					t.Skip(err) // no symbolic links here
+				if err := obstruct(t, dir, path); err != nil {
+					t.Fatal(err)
 				}
 				var printed lockedBuffer
 				l := NewErrorLog(path, 200, printed.handler(slog.LevelInfo))
@@ -368,6 +369,23 @@ func TestErrorLogSurvivesItsDisk(t *testing.T) {
 			})
 		})
 	}
+}
+
+// linkToSocket makes path a link to a socket, which stands for a device: replacing a real one, should
+// the code be broken, would harm the machine.
+func linkToSocket(t *testing.T, dir, path string) error {
+	short, err := os.MkdirTemp("", "ls") // a socket's path must be
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	socket := filepath.Join(short, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		return err
+	}
+	listener.SetUnlinkOnClose(false)
+	return errors.Join(listener.Close(), os.Mkdir(dir, 0o755), os.Symlink(socket, path))
 }
 
 // TestErrorLogLeavesNoTempFiles: neither its own nor those of a process that was killed; other files stay.
