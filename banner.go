@@ -17,10 +17,11 @@ const bannerUser = "letshare-app"
 // Production prints no token: its output ends in logs.
 func printBanner(w io.Writer, cfg *Config, url string, now time.Time) error {
 	if cfg.Server.UnixSocket != "" {
-		_, err := fmt.Fprintf(w, "letshare listens on the socket %s\n", cfg.Server.UnixSocket)
-		return err
+		fmt.Fprintf(w, "letshare listens on the socket %s\n", cfg.Server.UnixSocket)
+		url = "(the wss:// URL of the proxy in front of the socket)"
+	} else {
+		fmt.Fprintf(w, "letshare listens on http%s\n", strings.TrimPrefix(url, "ws"))
 	}
-	fmt.Fprintf(w, "letshare listens on http%s\n", strings.TrimPrefix(url, "ws"))
 	if cfg.Mode != "local" {
 		return nil
 	}
@@ -36,7 +37,8 @@ Paste this into the settings of the LetShare app:
   auth token          %s
 
 `, url, token)
-	if ip := net.ParseIP(cfg.Server.Host); cfg.Server.Host == "" || ip.IsUnspecified() {
+	ip := net.ParseIP(cfg.Server.Host)
+	if cfg.Server.UnixSocket == "" && (cfg.Server.Host == "" || ip.IsUnspecified()) {
 		fmt.Fprintln(w, "On another device, write this machine's name or address in place of the loopback one.")
 	}
 	_, err = fmt.Fprintf(w, "The token is valid for %g hours. Ctrl+C stops the server.\n", cfg.JWT.ExpirationHours)
