@@ -160,6 +160,7 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintf(w, "%s, %s, %s, %s\n\n", r.Machine, r.Go, r.Date.Format("2006-01-02"), pinnedText(r.Pinned))
 	r.writeResults(w)
 	r.writeMemory(w)
+	r.writeSlow(w)
 	r.writeNotes(w)
 	r.writeVerdicts(w)
 	return nil
@@ -192,6 +193,19 @@ func (r *report) writeMemory(w io.Writer) {
 		}
 	}
 	tw.Flush()
+}
+
+func (r *report) writeSlow(w io.Writer) {
+	for _, x := range r.Results {
+		if s := x.Slow; s != nil {
+			cut := "was not cut"
+			if s.SlowCut {
+				cut = "was cut"
+			}
+			fmt.Fprintf(w, "\n%s, %s: the slow one %s; p99 of its room's others %.2f ms, of the other room %.2f ms; RSS grew by %.1f MiB\n",
+				x.Server, x.Scenario, cut, x.P99, s.OtherP99, float64(s.Growth)/(1<<20))
+		}
+	}
 }
 
 func (r *report) writeNotes(w io.Writer) {
