@@ -41,6 +41,8 @@ const (
 	TooManyEvents
 	RateLimited
 	RelayDisabled
+	NotFound
+	MethodNotAllowed
 	reasonCount // number of reasons, not one of them
 )
 
@@ -72,7 +74,37 @@ var reasonSlugs = [reasonCount]string{
 	TooManyEvents:                 "too_many_events",
 	RateLimited:                   "rate_limited",
 	RelayDisabled:                 "relay_disabled",
+	NotFound:                      "not_found",
+	MethodNotAllowed:              "method_not_allowed",
 }
 
 // String returns the reason's slug.
 func (r Reason) String() string { return reasonSlugs[r] }
+
+// What the LetShare protocol refuses. The messages are shown to people by the app.
+var (
+	refuseBadJSON         = &Refusal{400, BadJSON, "The message is not a JSON object, or names a key twice."}
+	refuseBadType         = &Refusal{400, BadType, `"type" must be subscribe, unsubscribe or publish.`}
+	refuseBadChannel      = &Refusal{400, BadChannel, `"channel" must be 2 to 12 Chinese characters, letters, digits, spaces, "_" or "-".`}
+	refuseBadEvent        = &Refusal{400, BadEvent, `"event" must be a string, and not too long.`}
+	refuseBadData         = &Refusal{400, BadData, `"data" must be a JSON object, with one "type" and one "from" at most, and no file transfer.`}
+	refuseBadID           = &Refusal{400, BadID, `"id" must be a number or a string of at most 64 bytes.`}
+	refuseRoomNotAllowed  = &Refusal{403, RoomNotAllowed, "Your token is for another room."}
+	refuseNotSubscribed   = &Refusal{403, NotSubscribed, "Subscribe to the room before publishing to it."}
+	refuseFromMismatch    = &Refusal{403, FromMismatch, `"from" must be your own user id.`}
+	refuseEventNotAllowed = &Refusal{403, EventNotAllowed, "You may only listen to your own signals."}
+	refuseRateLimited     = &Refusal{429, RateLimited, "Too many messages. Slow down."}
+	refuseRelayDisabled   = &Refusal{501, RelayDisabled, "This server does not relay files."}
+)
+
+// What HTTP refuses, besides tokens and origins, which auth.go and origin.go refuse.
+var (
+	refuseDraining           = &Refusal{503, Draining, "the server is stopping or restarting"}
+	refuseNoUpgrade          = &Refusal{426, NotAnUpgrade, "this is a WebSocket endpoint: send an Upgrade over HTTP/1.1; behind a proxy, let it forward the Upgrade and Connection headers"}
+	refuseVersion            = &Refusal{426, NotAnUpgrade, "only version 13 of the WebSocket protocol is spoken here"}
+	refuseBadUpgrade         = &Refusal{400, NotAnUpgrade, "the upgrade request is malformed"}
+	refuseMethod             = &Refusal{405, MethodNotAllowed, "this method is not allowed here"}
+	refuseNotFound           = &Refusal{404, NotFound, "there is nothing at this path"}
+	refuseTooManyConnections = &Refusal{503, TooManyConnections, "the server is full, try again later"}
+	refuseTooManyFromAddress = &Refusal{503, TooManyConnectionsFromAddress, "too many connections from your address"}
+)

@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+)
+
+// connLimits are the bounds of one connection. 0 means no limit where the configuration says so. Immutable, shared.
+type connLimits struct {
+	maxMessage     int   // bytes of one message
+	messageBudget  int64 // raw bytes of one message, with all its frame headers and control frames
+	bytes          rate  // raw bytes from the client
+	messages       rate
+	pings          rate
+	maxRooms       int
+	maxEventBytes  int
+	messageTimeout time.Duration
+	pingInterval   time.Duration
+	idleTimeout    time.Duration
+	tooManyRooms   *Refusal // says the limit
+}
+
+func newConnLimits(cfg *WebSocketConfig) *connLimits {
+	return &connLimits{
+		maxMessage:     cfg.MaxMessageBytes,
+		messageBudget:  2*int64(cfg.MaxMessageBytes) + messageBudgetSlack,
+		bytes:          rate{float64(cfg.BytesPerSecond), float64(cfg.BytesBurst)},
+		messages:       rate{float64(cfg.MessagesPerSecond), float64(cfg.MessageBurst)},
+		pings:          rate{float64(cfg.PingsPerSecond), float64(cfg.PingsPerSecond)},
+		maxRooms:       cfg.MaxRoomsPerConnection,
+		maxEventBytes:  cfg.MaxEventBytes,
+		messageTimeout: seconds(cfg.MessageTimeoutSeconds),
+		pingInterval:   seconds(cfg.PingIntervalSeconds),
+		idleTimeout:    seconds(cfg.IdleTimeoutSeconds),
+		tooManyRooms: &Refusal{409, TooManyRooms,
+			fmt.Sprintf("You are in %d rooms, the most that one connection may join.", cfg.MaxRoomsPerConnection)},
+	}
+}
+
+// conn is one client's socket and its life: it reads messages, hands them to its protocol, and says goodbye.
+// It knows bytes, not meaning.
+type conn struct {
+	// Immutable after the upgrade.
+	server   *Server
+	limits   *connLimits
+	id       uint64 // for the log
+	address  netip.Addr
+	identity Identity
+	strict   bool // from and signal:<x> must be the identity's own
+	library  *websocket.Conn
+
+	wire   wire
+	outbox Outbox
+	member Member
+
+	// Read goroutine.
+	letshare letshare
+	pings    bucket
+	inData   bool // the library is inside a data message
+	asked    chan *Refusal
+
+	// Guarded by the registry's mutex.
+	slot int
+
+	// Sweep.
+	pinged time.Duration // when the last ping was sent
+}
+
+// messageBuffers lends buffers for messages of ordinary size.
+var messageBuffers = sync.Pool{New: func() any { return new(firstRead) }}
+
+// upgrade answers the handshake and makes the connection. The caller has checked everything that can be refused.
+// It runs in the HTTP handler; afterwards run must be called in a goroutine of its own.
+func (c *conn) upgrade(w http.ResponseWriter, r *http.Request) error {
+	library, err := websocket.Accept(&upgrader{w, c}, r, &websocket.AcceptOptions{
+		// Origins are checked by the authenticator: the library would admit the request's Host with any scheme.
+		InsecureSkipVerify: true,
+		// Payloads are small or incompressible, and a window per connection would cost more than everything else.
+		CompressionMode: websocket.CompressionDisabled,
+		Subprotocols:    []string{tokenSubprotocol},
+		OnPingReceived:  c.onPing,
+	})
+	if err != nil {
+		return err
+	}
+	library.SetReadLimit(int64(c.limits.maxMessage))
+	c.library = library
+	return nil
+}
+
+// upgrader gives the library our wire in the place of the connection that net/http hands over.
+type upgrader struct {
+	http.ResponseWriter
+	conn *conn
+}
+
+// Hijack takes the connection over, with the bytes that a quick client sent right behind its handshake.
+func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	socket, buffered, err := http.NewResponseController(u.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := u.conn
+	raw := rawConn(socket)
+	c.outbox.socket, c.outbox.raw = socket, raw
+	w := &c.wire
+	w.Conn, w.raw, w.outbox, w.limits, w.clock = socket, raw, &c.outbox, c.limits, c.server.clock
+	w.onRead = w.readFirst
+	w.reader = bufio.NewReaderSize(w, libraryBufferBytes)
+	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
+		w.pending = append([]byte(nil), early...)
+	}
+	w.lastRead.Store(int64(w.clock()))
+	w.arrived(w.pending)
+	return w, bufio.NewReadWriter(w.reader, bufio.NewWriterSize(w, libraryBufferBytes)), nil
+}
+
+// run is the connection's life after the upgrade, in its own goroutine: net/http's, with its buffers, has ended.
+func (c *conn) run() {
+	c.guard(c.readMessages)
+	c.guard(c.letshare.leave)
+	c.sayGoodbye()
+}
+
+// guard runs a part of the connection's life; a panic in it ends this connection and no other.
+func (c *conn) guard(part func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.outbox.end(InternalError)
+			c.server.log.Error("panic in a connection", "panic", fmt.Sprint(p), "address", c.address.String(), "stack", string(debug.Stack()))
+		}
+	}()
+	part()
+}
+
+// readMessages reads until the connection ends. At rest it waits in wire.await, with little stack and no buffer.
+func (c *conn) readMessages() {
+	for {
+		if c.wire.resting() {
+			if err := c.wire.await(); err != nil {
+				c.outbox.end(c.verdict(err))
+				return
+			}
+		}
+		if !c.readMessage() {
+			return
+		}
+	}
+}
+
+// readMessage reads one message and hands it to the protocol. False: the connection has ended.
+func (c *conn) readMessage() bool {
+	kind, r, err := c.library.Reader(context.Background())
+	if errors.Is(err, errIdle) {
+		c.wire.messageDone()
+		return true
+	}
+	if err == nil {
+		c.inData = true
+		buffer := messageBuffers.Get().(*firstRead)
+		var message []byte
+		if message, err = c.collect(r, buffer[:0]); err == nil {
+			c.take(kind, message)
+		}
+		messageBuffers.Put(buffer)
+		c.inData = false
+		c.wire.messageDone()
+	}
+	if err != nil {
+		c.outbox.end(c.verdict(err))
+	}
+	return c.outbox.ended() == notEnded
+}
+
+// collect reads a message to its end. The buffer grows with the bytes that came, never with a length that was announced.
+func (c *conn) collect(r io.Reader, message []byte) ([]byte, error) {
+	for {
+		c.wire.holding = cap(message)
+		n, err := r.Read(message[len(message):cap(message)])
+		message = message[:len(message)+n]
+		if err == io.EOF {
+			return message, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(message) == cap(message) {
+			larger := make([]byte, len(message), min(2*cap(message), max(c.limits.maxMessage, cap(message))+1))
+			copy(larger, message)
+			message = larger
+		}
+	}
+}
+
+// take hands a message over. Binary messages mean nothing here yet: they are ignored and counted.
+func (c *conn) take(kind websocket.MessageType, message []byte) {
+	if kind == websocket.MessageBinary {
+		c.server.counters.drop(DropBinary)
+		return
+	}
+	// The library does not check this, and a browser that is sent such bytes must cut its connection
+	// (RFC 6455 section 8.1): one member could throw out all others.
+	if !utf8.Valid(message) {
+		c.outbox.end(InvalidUTF8)
+		return
+	}
+	c.letshare.text(message)
+}
+
+// verdict says why reading failed.
+func (c *conn) verdict(err error) Ending {
+	var closed websocket.CloseError
+	switch goodbye := c.wire.goodbye; {
+	case errors.As(err, &closed):
+		if !utf8.ValidString(closed.Reason) {
+			return InvalidUTF8
+		}
+		return PeerClosed
+	case len(goodbye) >= 4 && websocket.StatusCode(int(goodbye[2])<<8|int(goodbye[3])) == websocket.StatusMessageTooBig:
+		return MessageTooBig
+	case len(goodbye) > 0:
+		return ProtocolError
+	case c.wire.readErr != nil:
+		return ConnectionLost
+	}
+	return ProtocolError // the library cuts some violations without a word, an unmasked frame for one
+}
+
+// onPing answers a client's ping with our own pong, and cuts a client that sends too many. It returns false
+// so that the library does not answer too.
+func (c *conn) onPing(_ context.Context, payload []byte) bool {
+	if !c.pings.take(c.limits.pings, 1, c.wire.clock()) {
+		c.outbox.end(PingFlood)
+		return false
+	}
+	if !c.inData {
+		c.wire.messageDone()
+	}
+	pong := appendFrameHeader(make([]byte, 0, 2+len(payload)), opPong, len(payload))
+	c.send(append(pong, payload...))
+	return false
+}
+
+// send queues a frame and writes it if nobody else is writing. Read goroutine.
+func (c *conn) send(frame []byte) {
+	if c.outbox.put(frame) {
+		c.server.flush(&c.outbox)
+	}
+}
+
+// post hands an operation to the hub. While it waits for a full mailbox, no deadline runs against the client. Read goroutine.
+func (c *conn) post(o op) {
+	if c.server.hub.tryPost(o) {
+		return
+	}
+	began := c.wire.clock()
+	c.wire.pause()
+	c.server.hub.post(o)
+	c.wire.resume(began)
+}
+
+// ask posts an operation and waits until the shard has carried it out. Read goroutine.
+func (c *conn) ask(o op) *Refusal {
+	if c.asked == nil {
+		c.asked = make(chan *Refusal, 1)
+	}
+	o.reply = c.asked
+	c.post(o)
+	return <-c.asked
+}
+
+// sayGoodbye tells the client why, waits a little for its own close frame, and closes the socket. Last act of run.
+func (c *conn) sayGoodbye() {
+	reason := c.outbox.ended()
+	frame := reason.frame()
+	if reason == PeerClosed {
+		frame = c.wire.goodbye // the peer's own code and text, as RFC 6455 section 5.5.1 wants
+	}
+	if c.outbox.finish(frame) && reason != PeerClosed {
+		c.linger(reason)
+	}
+	c.library.CloseNow()
+	c.wire.Conn.Close()
+	c.wire.giveBack()
+	c.server.counters.ended(reason)
+	if log := c.server.log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("connection closed", "connection", c.id, "reason", reason.String(), "address", c.address.String())
+	}
+}
+
+// linger reads and throws away what the client still sends, until its close frame, its end of the stream, or the time is up.
+func (c *conn) linger(reason Ending) {
+	wait := closeLinger
+	if reason == ProtocolError || reason == InvalidUTF8 || reason == MessageTooBig {
+		wait = protocolErrorLinger
+	}
+	c.wire.Conn.SetReadDeadline(time.Now().Add(wait))
+	buffer := messageBuffers.Get().(*firstRead)
+	defer messageBuffers.Put(buffer)
+	for !c.wire.scanner.closed {
+		n, err := c.wire.Conn.Read(buffer[:])
+		if err != nil {
+			return
+		}
+		c.wire.scanner.scan(buffer[:n])
+	}
+}

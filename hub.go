@@ -1,0 +1,280 @@
+package main
+
+import (
+	"hash/maphash"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// opKind says what an operation does.
+type opKind uint8
+
+// The operations. The shard answers each in the member's own dialect, in order with what else it delivers.
+const (
+	opSubscribe   opKind = iota // member listens to event in room
+	opUnsubscribe               // member stops listening to event in room; "" is the whole room
+	opPublish                   // member says message in room
+	opRefuse                    // the dialect refuses a message about room; the answer keeps its place in the order
+	opLeave                     // member's connection has ended; no answer
+	opStop                      // the shard ends
+)
+
+// op is an operation on a room, a value on its way from a connection's read goroutine to a shard.
+type op struct {
+	kind    opKind
+	member  *Member
+	room    string
+	event   string
+	id      string          // the client's own id of its message, raw JSON; "": none
+	seq     uint64          // counts the member's operations, for Member.gone
+	message *Message        // opPublish
+	refusal *Refusal        // opRefuse
+	reply   chan<- *Refusal // ask: gets the outcome, nil for done; capacity 1. nil: nobody waits
+}
+
+// codec is a dialect's side of delivery: it makes frames for its members. Its functions run on shards and keep no state.
+type codec struct {
+	// message encodes, or completes, the frame of an applied message, shared by all members of the dialect.
+	// nil: the dialect cannot express it.
+	message func(room string, m *Message) []byte
+	// reply encodes the answer to an operation: done when refusal is nil. members is how many are in the
+	// room now. nil: nothing is to be said.
+	reply func(o *op, refusal *Refusal, members int, now time.Time) []byte
+}
+
+// Hub routes operations to a fixed number of shards by the hash of the room's name.
+type Hub struct {
+	seed   maphash.Seed
+	shards []*shard
+	done   sync.WaitGroup
+}
+
+// newHub starts n shards.
+func newHub(n int, limits *roomLimits, codecs [dialectCount]codec, refused func(Reason)) *Hub {
+	h := &Hub{seed: maphash.MakeSeed()}
+	for range n {
+		s := &shard{
+			mailbox: make(chan op, mailboxOps),
+			codecs:  codecs,
+			limits:  limits,
+			refused: refused,
+			rooms:   make(map[string]*Room),
+			writer:  newInlineWriter(),
+		}
+		h.shards = append(h.shards, s)
+		h.done.Go(s.run)
+	}
+	return h
+}
+
+// close ends the shards and waits for them. Nobody may post any more.
+func (h *Hub) close() {
+	for _, s := range h.shards {
+		s.mailbox <- op{kind: opStop}
+	}
+	h.done.Wait()
+}
+
+func (h *Hub) shard(room string) *shard {
+	return h.shards[maphash.String(h.seed, room)%uint64(len(h.shards))]
+}
+
+// tryPost hands the operation to its shard unless the mailbox is full. Any goroutine but a shard's.
+func (h *Hub) tryPost(o op) bool {
+	select {
+	case h.shard(o.room).mailbox <- o:
+		return true
+	default:
+		return false
+	}
+}
+
+// post hands the operation to its shard and waits while the mailbox is full: that is the backpressure on
+// a publisher. Any goroutine but a shard's.
+func (h *Hub) post(o op) { h.shard(o.room).mailbox <- o }
+
+// totals is what all shards have counted.
+type totals struct {
+	rooms                          int64
+	messages, deliveries, unspoken uint64
+}
+
+// totals adds up the shards' counters. Any goroutine.
+func (h *Hub) totals() totals {
+	var sum totals
+	for _, s := range h.shards {
+		sum.rooms += s.roomCount.Load()
+		sum.messages += s.messages.Load()
+		sum.deliveries += s.deliveries.Load()
+		sum.unspoken += s.unspoken.Load()
+	}
+	return sum
+}
+
+// shard owns a part of the rooms. It never blocks: it puts frames into outboxes and goes on.
+type shard struct {
+	// Immutable.
+	mailbox chan op // never closed
+	codecs  [dialectCount]codec
+	limits  *roomLimits
+	refused func(Reason) // counts a refusal
+
+	// Owned by run.
+	rooms   map[string]*Room
+	writer  *inlineWriter
+	touched []*Outbox // to be flushed
+	batch   int       // bytes of frames put since the last flush
+	now     time.Time // read once for each batch
+	tally   tally     // since the last batch
+
+	// Atomic, written once for each batch.
+	roomCount  atomic.Int64
+	messages   atomic.Uint64 // publishes accepted
+	deliveries atomic.Uint64 // frames of messages put into outboxes
+	unspoken   atomic.Uint64 // deliveries left out because the member's dialect cannot express the message
+}
+
+// tally counts within one batch, without atomics.
+type tally struct{ messages, deliveries, unspoken uint64 }
+
+// run is the shard's goroutine. It works off what is in its mailbox, lets the others run once so that what they have
+// under way comes along, and then flushes each outbox that it touched, with one write for all its frames.
+func (s *shard) run() {
+	for {
+		o := <-s.mailbox
+		s.now = time.Now()
+		if !s.handle(&o) || !s.drain() {
+			return
+		}
+		runtime.Gosched()
+		if !s.drain() {
+			return
+		}
+		s.flush()
+	}
+}
+
+// drain works off what waits in the mailbox, a mailbox full at the most. False: the shard is to end.
+func (s *shard) drain() bool {
+	for range mailboxOps {
+		select {
+		case o := <-s.mailbox:
+			if !s.handle(&o) {
+				return false
+			}
+			if s.batch >= batchBytes {
+				s.flush()
+			}
+		default:
+			return true
+		}
+	}
+	return true
+}
+
+// flush sends what was put and publishes the counters.
+func (s *shard) flush() {
+	for i, o := range s.touched {
+		o.flush(s.writer)
+		s.touched[i] = nil
+	}
+	s.touched, s.batch = s.touched[:0], 0
+	s.roomCount.Store(int64(len(s.rooms)))
+	if s.tally != (tally{}) {
+		s.messages.Add(s.tally.messages)
+		s.deliveries.Add(s.tally.deliveries)
+		s.unspoken.Add(s.tally.unspoken)
+		s.tally = tally{}
+	}
+}
+
+// handle carries out one operation. False: the shard is to end.
+func (s *shard) handle(o *op) bool {
+	if o.kind == opStop {
+		return false
+	}
+	room := s.rooms[o.room]
+	if room == nil {
+		room = newRoom(o.room)
+		if o.kind == opSubscribe {
+			s.rooms[o.room] = room
+		}
+	}
+	refusal := s.carryOut(room, o)
+	if room.empty() {
+		delete(s.rooms, o.room)
+	}
+	if refusal != nil {
+		s.refused(refusal.Reason)
+	}
+	if o.kind != opLeave {
+		s.put(o.member, s.codecs[o.member.dialect].reply(o, refusal, len(room.members), s.now))
+	}
+	if o.reply != nil {
+		o.reply <- refusal
+	}
+	return true
+}
+
+// carryOut changes the room. A room that is not in the map is empty and is thrown away afterwards.
+func (s *shard) carryOut(room *Room, o *op) *Refusal {
+	switch o.kind {
+	case opSubscribe:
+		refusal := room.subscribe(o.member, o.event, s.limits)
+		if refusal != nil && !room.has(o.member) {
+			o.member.gone(o.room, o.seq)
+		}
+		return refusal
+	case opUnsubscribe:
+		if o.event == "" {
+			room.leave(o.member)
+		} else {
+			room.unsubscribe(o.member, o.event)
+		}
+		if !room.has(o.member) {
+			o.member.gone(o.room, o.seq)
+		}
+	case opPublish:
+		if refusal := room.admit(o.member); refusal != nil {
+			return refusal
+		}
+		s.publish(room, o)
+	case opRefuse:
+		return o.refusal
+	case opLeave:
+		room.leave(o.member)
+	}
+	return nil
+}
+
+// publish delivers a message: one frame for each dialect in the room, shared by all its members.
+func (s *shard) publish(room *Room, o *op) {
+	s.tally.messages++
+	message := o.message
+	room.apply(o.member, message, s.now, func(m *Member) {
+		d := m.dialect
+		if !message.encoded[d] {
+			message.encoded[d] = true
+			message.frames[d] = s.codecs[d].message(o.room, message)
+		}
+		if frame := message.frames[d]; frame != nil {
+			s.tally.deliveries++
+			s.put(m, frame)
+		} else {
+			s.tally.unspoken++
+		}
+	})
+}
+
+// put gives a member a frame; nil is nothing.
+func (s *shard) put(m *Member, frame []byte) {
+	if frame == nil {
+		return
+	}
+	s.batch += len(frame)
+	if m.outbox.put(frame) {
+		s.touched = append(s.touched, m.outbox)
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// dialect says which protocol a member speaks.
+type dialect uint8
+
+// The dialects. A message caches one frame for each.
+const (
+	dialectLetShare dialect = iota
+	dialectCount
+)
+
+// payloadKind says what a message's data is, so that a dialect knows whether it can express it.
+type payloadKind uint8
+
+// The kinds of payload.
+const (
+	payloadObject payloadKind = iota // a JSON object
+)
+
+// Message is one publish on its way through a room. Its fields are immutable once the room has applied it; frames
+// are filled as recipients of each dialect turn up. Owned by the room's shard from post on.
+type Message struct {
+	event     string
+	kind      payloadKind
+	data      []byte               // the publisher's bytes
+	timestamp int64                // ms since 1970, the server's clock; 0 until applied
+	frames    [dialectCount][]byte // the frame for each dialect; the publisher's own comes as a draft without its timestamp
+	encoded   [dialectCount]bool   // frames holds the final frame, or nil because the dialect cannot express the message
+}
+
+// Member is a client in the eyes of the rooms: who it is, how it speaks and where its frames go.
+type Member struct {
+	// Immutable.
+	identity string
+	dialect  dialect
+	outbox   *Outbox
+
+	mu   sync.Mutex
+	left []leftRoom // rooms that a shard has put this member out of, or never let in; taken by the read goroutine
+	told throttle   // error frames that were sent of late
+}
+
+// leftRoom says that after the operation numbered seq the member was not in the room.
+type leftRoom struct {
+	room string
+	seq  uint64
+}
+
+// gone notes that the member is not in the room after operation seq. Shard.
+func (m *Member) gone(room string, seq uint64) {
+	m.mu.Lock()
+	m.left = append(m.left, leftRoom{room, seq})
+	m.mu.Unlock()
+}
+
+// takeGone returns what gone noted since the last call. Read goroutine.
+func (m *Member) takeGone() []leftRoom {
+	m.mu.Lock()
+	left := m.left
+	m.left = nil
+	m.mu.Unlock()
+	return left
+}
+
+// roomLimits bound one room. 0 means no limit. Immutable.
+type roomLimits struct {
+	users  int
+	events int
+	full   *Refusal // says the limit
+	many   *Refusal
+}
+
+// Room is one room's state: who is in it and who listens to what. It does no I/O, has no clock and no
+// goroutine; its shard alone touches it.
+type Room struct {
+	name    string
+	members map[*Member][]string // each member's events, in the order of subscribing
+	subs    map[string][]*Member // each event's subscribers, in the order of subscribing
+	last    int64                // timestamp of the latest message, ms: the next is not before it
+}
+
+func newRoom(name string) *Room {
+	return &Room{name: name, members: make(map[*Member][]string), subs: make(map[string][]*Member)}
+}
+
+// subscribe adds the member to the event's subscribers, and to the room if it is new. Doing it again changes nothing.
+func (r *Room) subscribe(m *Member, event string, limits *roomLimits) *Refusal {
+	events, here := r.members[m]
+	switch {
+	case slices.Contains(events, event):
+		return nil
+	case !here && limits.users > 0 && len(r.members) >= limits.users:
+		return limits.full
+	case limits.events > 0 && len(events) >= limits.events:
+		return limits.many
+	}
+	r.members[m] = append(events, event)
+	r.subs[event] = append(r.subs[event], m)
+	return nil
+}
+
+// unsubscribe removes the member from the event's subscribers; with its last event it leaves the room.
+func (r *Room) unsubscribe(m *Member, event string) {
+	events := r.members[m]
+	i := slices.Index(events, event)
+	if i < 0 {
+		return
+	}
+	if len(events) == 1 {
+		r.leave(m)
+		return
+	}
+	r.members[m] = slices.Delete(events, i, i+1)
+	r.unlist(m, event)
+}
+
+// leave removes the member and all its subscriptions.
+func (r *Room) leave(m *Member) {
+	for _, event := range r.members[m] {
+		r.unlist(m, event)
+	}
+	delete(r.members, m)
+}
+
+// unlist takes the member out of the event's subscribers.
+func (r *Room) unlist(m *Member, event string) {
+	subs := r.subs[event]
+	i := slices.Index(subs, m)
+	if subs = slices.Delete(subs, i, i+1); len(subs) == 0 {
+		delete(r.subs, event)
+	} else {
+		r.subs[event] = subs
+	}
+}
+
+// has reports whether the member is in the room.
+func (r *Room) has(m *Member) bool {
+	_, here := r.members[m]
+	return here
+}
+
+// empty reports whether the room has no reason to exist.
+func (r *Room) empty() bool { return len(r.members) == 0 }
+
+// admit refuses a publish, or lets it through to apply.
+func (r *Room) admit(publisher *Member) *Refusal {
+	if !r.has(publisher) {
+		return refuseNotSubscribed
+	}
+	return nil
+}
+
+// apply stamps the message and calls deliver for every member that is to have it: those subscribed to exactly
+// its event, but for the publisher. Timestamps of a room never go back.
+func (r *Room) apply(publisher *Member, message *Message, now time.Time, deliver func(*Member)) {
+	r.last = max(r.last, now.UnixMilli())
+	message.timestamp = r.last
+	for _, m := range r.subs[message.event] {
+		if m != publisher {
+			deliver(m)
+		}
+	}
+}

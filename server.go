@@ -1,0 +1,377 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is the whole program behind its listener. NewServer listens, Run serves until its context ends.
+type Server struct {
+	// Immutable.
+	cfg      *Config
+	log      *slog.Logger
+	auth     *Authenticator
+	hub      *Hub
+	limits   *connLimits
+	conns    *registry
+	counters counters
+	budget   *Budget
+	listener *gate
+	http     *http.Server
+	started  time.Time
+	writers  sync.Pool // of *inlineWriter, for goroutines that flush now and then
+
+	draining   atomic.Bool
+	nextID     atomic.Uint64
+	handshakes sync.WaitGroup // upgrades under way, so that Run does not end before they have found their end
+	rate       rateGauge
+	memory     memoryGauge
+}
+
+// NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.
+// Its errors name the key, the value and the fix.
+func NewServer(cfg *Config, log *slog.Logger, openFiles int) (*Server, error) {
+	listener, err := listen(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newServer(cfg, log, openFiles, listener)
+	if err != nil {
+		listener.Close()
+	}
+	return s, err
+}
+
+// newServer builds the server on a listener, which tests bring along.
+func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listener) (*Server, error) {
+	auth, err := NewAuthenticator(cfg)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := loadTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	maxConns, maxSockets := descriptorLimits(cfg.WebSocket.MaxConnections, openFiles)
+	s := &Server{
+		cfg:      cfg,
+		log:      log,
+		auth:     auth,
+		limits:   newConnLimits(&cfg.WebSocket),
+		conns:    newRegistry(maxConns, cfg.WebSocket.MaxConnectionsPerAddress),
+		listener: newGate(listener, maxSockets),
+		started:  time.Now(),
+	}
+	s.writers.New = func() any { return newInlineWriter() }
+	s.budget = &Budget{limit: int64(cfg.WebSocket.MaxBufferedBytes), each: func(visit func(*Outbox)) {
+		s.conns.each(func(c *conn) { visit(&c.outbox) })
+	}}
+	s.http = &http.Server{
+		Handler:           s,
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       keepAliveTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         s.listener.watch,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	return s, nil
+}
+
+// descriptorLimits derives from the open-file limit how many WebSocket connections there may be, and how many
+// sockets at all: half of the reserve stays for answering those that are refused.
+func descriptorLimits(maxConnections, openFiles int) (conns, sockets int) {
+	if openFiles <= 0 {
+		openFiles = assumedOpenFiles
+	}
+	most := max(1, openFiles-reservedFiles)
+	if maxConnections == 0 || maxConnections > most {
+		maxConnections = most
+	}
+	return maxConnections, most + reservedFiles/2
+}
+
+// Addr is the address that the server listens on: host:port, or the path of a socket.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// URL is the WebSocket URL of the server on the address it listens on.
+func (s *Server) URL() string {
+	scheme := "ws"
+	if s.http.TLSConfig != nil {
+		scheme = "wss"
+	}
+	host, port, err := net.SplitHostPort(s.Addr())
+	if err != nil {
+		return scheme + "+unix://" + s.Addr()
+	}
+	if ip := net.ParseIP(host); ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port) + "/"
+}
+
+// Run serves until ctx ends, then drains: new upgrades are refused, every client is told, and nil is returned when
+// the last is gone. It returns an error only when the listener fails. Call it once.
+func (s *Server) Run(ctx context.Context) error {
+	s.hub = newHub(2*runtime.GOMAXPROCS(0), newRoomLimits(&s.cfg.WebSocket), [dialectCount]codec{letshareCodec}, s.counters.refuse)
+	defer s.hub.close()
+	sweepDone := make(chan struct{})
+	sweepCtx, stopSweep := context.WithCancel(context.Background())
+	go func() { s.sweep(sweepCtx); close(sweepDone) }()
+	defer func() { stopSweep(); <-sweepDone }()
+
+	failed := make(chan error, 1)
+	go func() {
+		if s.http.TLSConfig != nil {
+			failed <- s.http.ServeTLS(s.listener, "", "")
+		} else {
+			failed <- s.http.Serve(s.listener)
+		}
+	}()
+	select {
+	case err := <-failed:
+		s.drain()
+		return fmt.Errorf("the listener failed: %w", err)
+	case <-ctx.Done():
+	}
+	s.drain()
+	<-failed
+	return nil
+}
+
+// newRoomLimits takes the bounds of a room from the configuration.
+func newRoomLimits(cfg *WebSocketConfig) *roomLimits {
+	return &roomLimits{
+		users:  cfg.MaxRoomUsers,
+		events: cfg.MaxEventsPerRoom,
+		full:   &Refusal{409, RoomFull, fmt.Sprintf("The room is full: at most %d may be in it.", cfg.MaxRoomUsers)},
+		many:   &Refusal{409, TooManyEvents, fmt.Sprintf("You listen to %d events of the room, the most allowed.", cfg.MaxEventsPerRoom)},
+	}
+}
+
+// drain ends every connection and waits for it. The listener stays open meanwhile, so that /health shows the drain.
+func (s *Server) drain() {
+	s.draining.Store(true)
+	s.log.Info("draining", "connections", s.conns.live())
+	s.handshakes.Wait()
+	s.conns.each(func(c *conn) { c.outbox.end(GoingAway) })
+	gone := make(chan struct{})
+	go func() { s.conns.wait(); close(gone) }()
+	select {
+	case <-gone:
+	case <-time.After(drainWait):
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	<-gone
+}
+
+// sweep looks at every connection's deadlines until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	writer := newInlineWriter()
+	flush := func(o *Outbox) { o.flush(writer) }
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case wall := <-ticker.C:
+			now := s.clock()
+			s.conns.each(func(c *conn) { c.sweep(now, wall, flush) })
+			s.rate.update(now, s.hub.totals().messages)
+		}
+	}
+}
+
+// clock is the monotonic time since the server's start. Jumps of the wall clock do nothing to it.
+func (s *Server) clock() time.Duration { return time.Since(s.started) }
+
+// flush writes what is queued for a client, for goroutines that have no writer of their own.
+func (s *Server) flush(o *Outbox) {
+	w := s.writers.Get().(*inlineWriter)
+	o.flush(w)
+	s.writers.Put(w)
+}
+
+// ServeHTTP routes a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/", "/ws", "/ws/":
+		s.serveWebSocket(w, r)
+	case "/health":
+		s.serveRead(w, r, s.serveHealth)
+	case "/metrics":
+		s.serveRead(w, r, s.serveMetrics)
+	default:
+		answerRefusal(w, refuseNotFound)
+	}
+}
+
+// serveRead lets pages of allowed origins read an endpoint (CORS) and answers preflights.
+func (s *Server) serveRead(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Add("Vary", "Origin")
+	if origin := r.Header.Get("Origin"); origin != "" && s.auth.OriginAllowed(r) {
+		header.Set("Access-Control-Allow-Origin", origin)
+		header.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+		header.Set("Access-Control-Max-Age", "600")
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		serve(w, r)
+	case http.MethodOptions:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		header.Set("Allow", "GET, HEAD, OPTIONS")
+		answerRefusal(w, refuseMethod)
+	}
+}
+
+// serveWebSocket admits or refuses an upgrade: drain, form, origin, token, user id, limits, in this order.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	s.handshakes.Add(1)
+	defer s.handshakes.Done()
+	address := s.auth.ClientAddress(r)
+	if s.draining.Load() {
+		s.refuseUpgrade(w, refuseDraining)
+		return
+	}
+	if refusal := checkUpgrade(r); refusal != nil {
+		s.refuseUpgrade(w, refusal)
+		return
+	}
+	if ok, received, fix := s.auth.CheckOrigin(r); !ok {
+		s.log.Warn("connection refused", "reason", OriginNotAllowed.String(), "address", address.String(), "origin", received, "fix", fix)
+		s.refuseUpgrade(w, originRefusal())
+		return
+	}
+	identity, refusal, detail := s.auth.Identify(r, time.Now())
+	if refusal == nil {
+		refusal, detail = s.conns.reserve(address), errLimit
+	}
+	if refusal != nil {
+		s.log.Warn("connection refused", "reason", refusal.Reason.String(), "address", address.String(), "detail", detail.Error())
+		s.refuseUpgrade(w, refusal)
+		return
+	}
+	c := &conn{server: s, limits: s.limits, id: s.nextID.Add(1), address: address, identity: identity,
+		strict: s.cfg.WebSocket.StrictIdentity || identity.Bound, pinged: s.clock()}
+	c.outbox.limit, c.outbox.budget = s.cfg.WebSocket.MaxQueueBytes, s.budget
+	c.member.identity, c.member.outbox = identity.UserID, &c.outbox
+	c.letshare.conn, c.letshare.member = c, &c.member
+	if err := c.upgrade(w, r); err != nil {
+		s.conns.cancel(address)
+		s.log.Debug("handshake failed", "address", address.String(), "error", err.Error())
+		return
+	}
+	s.start(c)
+}
+
+// errLimit is the log's detail of a refusal by limits: the reason says it all.
+var errLimit = errors.New("limit reached")
+
+// start lets an upgraded connection run, in a goroutine that outlives the HTTP handler: net/http's buffers are freed.
+func (s *Server) start(c *conn) {
+	s.conns.add(c)
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("connection opened", "connection", c.id, "address", c.address.String(), "user", c.identity.UserID)
+	}
+	go func() {
+		c.run()
+		s.listener.leave()
+		s.conns.remove(c)
+	}()
+}
+
+// checkUpgrade says what is wrong with the form of an upgrade (RFC 6455 section 4.2.1), nil if nothing is.
+func checkUpgrade(r *http.Request) *Refusal {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(r.Header.Get("Sec-WebSocket-Key")))
+	switch {
+	case r.Method != http.MethodGet:
+		return refuseMethod
+	case !r.ProtoAtLeast(1, 1) || !hasToken(r, "Connection", "upgrade") || !hasToken(r, "Upgrade", "websocket"):
+		return refuseNoUpgrade
+	case len(r.Header.Values("Upgrade")) > 1 || strings.Contains(r.Header.Get("Upgrade"), ","):
+		return refuseBadUpgrade
+	case r.Header.Get("Sec-WebSocket-Version") != "13" || len(r.Header.Values("Sec-WebSocket-Version")) > 1:
+		return refuseVersion
+	case len(r.Header.Values("Sec-WebSocket-Key")) != 1 || err != nil || len(key) != 16:
+		return refuseBadUpgrade
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return refuseBadUpgrade // a body behind an upgrade is a smuggler's trick
+	}
+	return nil
+}
+
+// hasToken reports whether a comma-separated header has the token, in any case.
+func hasToken(r *http.Request, name, token string) bool {
+	for _, value := range r.Header.Values(name) {
+		for part := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuseUpgrade counts and answers a refused upgrade, and closes the connection: no proxy shall take it for a tunnel.
+func (s *Server) refuseUpgrade(w http.ResponseWriter, refusal *Refusal) {
+	s.counters.refuse(refusal.Reason)
+	header := w.Header()
+	header.Set("Connection", "close")
+	header.Set("Cache-Control", "no-store")
+	switch refusal {
+	case refuseNoUpgrade:
+		header.Set("Upgrade", "websocket")
+	case refuseVersion:
+		header.Set("Sec-WebSocket-Version", "13")
+	case refuseMethod:
+		header.Set("Allow", http.MethodGet)
+	}
+	if refusal.Code == http.StatusServiceUnavailable {
+		header.Set("Retry-After", retryAfter)
+	}
+	answerRefusal(w, refusal)
+}
+
+// answerRefusal is the one shape of an HTTP error.
+func answerRefusal(w http.ResponseWriter, refusal *Refusal) {
+	answerJSON(w, refusal.Code, map[string]any{"error": map[string]any{
+		"code": refusal.Code, "reason": refusal.Reason.String(), "message": refusal.Message,
+	}})
+}
+
+// answerJSON writes a JSON body.
+func answerJSON(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte("{}")
+	}
+	w.Header().Set("Content-Type", cmp.Or(w.Header().Get("Content-Type"), "application/json"))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(append(text, '\n'))
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errIdle tells the read loop that the library asked for more where nothing is under way. The read loop
+// then waits in await, with a small stack and without a buffer.
+var errIdle = errors.New("between messages")
+
+// errEnded is what a read returns when the server itself has ended the connection.
+var errEnded = errors.New("connection ended")
+
+// firstRead is a buffer for the first bytes after a rest.
+type firstRead [firstReadBytes]byte
+
+// firstReads lends them: a connection at rest holds none.
+var firstReads = sync.Pool{New: func() any { return new(firstRead) }}
+
+// wire is the net.Conn that the WebSocket library reads from: it hands over the client's bytes, counts them, and bounds
+// them per message and per second. It does not write: the library's one frame, the close frame, is
+// taken down, because the read goroutine alone says goodbye, through the outbox.
+//
+// Its methods belong to the read goroutine. The atomics are read by the sweep and by /metrics.
+type wire struct {
+	net.Conn
+	// Immutable.
+	raw    syscall.RawConn       // nil: no raw descriptor (TLS, pipes, other platforms)
+	onRead func(fd uintptr) bool // w.readFirst, made once
+	outbox *Outbox               // told of unfinished bytes; ended when a bound is passed
+	limits *connLimits           //
+	clock  func() time.Duration  // monotonic, since the server's start
+	reader *bufio.Reader         // the library's, on this wire
+
+	// Read goroutine.
+	scanner   frameScanner
+	pending   []byte        // read, not yet taken by the library
+	buffer    *firstRead    // what pending lies in, if it was borrowed
+	first     [1]byte       // for awaiting a byte without a raw descriptor
+	readN     int           // what readFirst read
+	readErr   error         // the first failure of the socket; nil while it works
+	spent     int64         // raw bytes of the message under way
+	holding   int           // bytes of memory of the message under way, set by the read loop
+	told      int           // what the outbox was told of holding
+	inflow    bucket        // raw bytes
+	overSince time.Duration // since when the client has sent more than its rate, 0: it has not
+	goodbye   []byte        // the close frame that the library wanted to send, if any
+
+	// Atomic; written by the read goroutine.
+	received atomic.Int64 // raw bytes so far
+	lastRead atomic.Int64 // when bytes came last, by clock
+	since    atomic.Int64 // when the message under way began, by clock; 0: none is
+	paused   atomic.Bool  // the server itself does not read: its deadlines stand still
+}
+
+// resting reports whether nothing is under way and no byte is left to look at.
+func (w *wire) resting() bool {
+	return len(w.pending) == 0 && w.reader.Buffered() == 0 && w.scanner.idle()
+}
+
+// await waits at rest until bytes come. The pong that answers our ping is dealt with here: passing it on to
+// the library would cost an idle connection a deep stack every 25 seconds.
+func (w *wire) await() error {
+	for {
+		if w.since.Load() != 0 {
+			w.since.Store(0)
+		}
+		if err := w.pace(); err != nil {
+			return err
+		}
+		var err error
+		if w.raw != nil {
+			if err = w.raw.Read(w.onRead); err == nil {
+				err = w.readErr
+			}
+		} else {
+			w.readN, err = w.Conn.Read(w.first[:])
+			w.pending = w.first[:w.readN]
+		}
+		if w.readN == 0 && err != nil {
+			return w.failed(err)
+		}
+		w.arrived(w.pending)
+		w.readN = 0
+		if !isLonePong(w.pending) {
+			return nil
+		}
+		w.pending = w.pending[:0]
+		w.giveBack()
+	}
+}
+
+// readFirst reads into a borrowed buffer, which it gives back when there is nothing to read yet. It runs inside
+// RawConn.Read, which waits for the socket when it returns false.
+func (w *wire) readFirst(fd uintptr) bool {
+	buffer := firstReads.Get().(*firstRead)
+	n, err := readDescriptor(fd, buffer[:])
+	if n <= 0 {
+		firstReads.Put(buffer)
+		if err == errWouldBlock {
+			return false
+		}
+		if err == nil {
+			err = io.EOF
+		}
+		w.readErr = err
+		return true
+	}
+	w.buffer, w.pending, w.readN = buffer, buffer[:n], n
+	return true
+}
+
+// isLonePong reports whether p is exactly one whole, masked pong.
+func isLonePong(p []byte) bool {
+	return len(p) >= 6 && p[0] == finBit|opPong && p[1]&maskBit != 0 &&
+		int(p[1]&^maskBit) <= maxControlPayload && len(p) == 6+int(p[1]&^maskBit)
+}
+
+// giveBack returns the borrowed buffer.
+func (w *wire) giveBack() {
+	if w.buffer != nil {
+		firstReads.Put(w.buffer)
+		w.buffer = nil
+	}
+}
+
+// Read hands the client's bytes to the library. Inside a message it waits for them; between messages it returns errIdle.
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.pending) > 0 {
+		n := copy(p, w.pending)
+		if w.pending = w.pending[n:]; len(w.pending) == 0 {
+			w.giveBack()
+		}
+		return n, nil
+	}
+	if w.scanner.idle() {
+		return 0, errIdle
+	}
+	if w.scanner.inMessage && w.scanner.payload > uint64(w.limits.maxMessage) {
+		w.outbox.end(MessageTooBig) // it says so itself: no need to wait for the bytes
+		return 0, errEnded
+	}
+	if w.holding != w.told {
+		w.told = w.holding
+		w.outbox.receiving(w.holding)
+	}
+	if err := w.pace(); err != nil {
+		return 0, err
+	}
+	n, err := w.Conn.Read(p)
+	w.arrived(p[:n])
+	if n > 0 {
+		return n, nil
+	}
+	return 0, w.failed(err)
+}
+
+// failed notes the first failure of the socket.
+func (w *wire) failed(err error) error {
+	if w.readErr == nil {
+		w.readErr = err
+	}
+	return err
+}
+
+// arrived accounts for bytes that came from the client.
+func (w *wire) arrived(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	now := w.clock()
+	w.received.Store(w.received.Load() + int64(len(p)))
+	w.lastRead.Store(int64(now))
+	if w.since.Load() == 0 {
+		w.since.Store(int64(now))
+		w.spent = 0
+	}
+	w.scanner.scan(p)
+	if w.spent += int64(len(p)); w.spent > w.limits.messageBudget {
+		w.outbox.end(MessageBudget)
+	}
+	w.debit(len(p), now)
+}
+
+// debit takes n bytes from what the client may send. Once a second's worth is there again, it is forgiven.
+func (w *wire) debit(n int, now time.Duration) {
+	limit := w.limits.bytes
+	if limit.perSecond == 0 {
+		return
+	}
+	w.inflow.refill(limit, now)
+	if limit.burst-w.inflow.used >= min(limit.perSecond, limit.burst) {
+		w.overSince = 0
+	}
+	w.inflow.used += float64(n)
+}
+
+// pace does not read from a client that sends more than its bytes per second, until it is back at its rate. One
+// that is still over its rate after maxPacing is cut. While it waits, no deadline runs against the client.
+func (w *wire) pace() error {
+	if w.limits.bytes.perSecond == 0 {
+		return nil
+	}
+	debt := w.inflow.debt(w.limits.bytes)
+	if debt == 0 {
+		return nil
+	}
+	now := w.clock()
+	if w.overSince == 0 {
+		w.overSince = now
+	}
+	w.pause()
+	defer w.resume(now)
+	for end := now + debt; now < end; now = w.clock() {
+		if w.outbox.ended() != notEnded {
+			return errEnded
+		}
+		if now-w.overSince >= maxPacing {
+			w.outbox.end(FloodedMessages)
+			return errEnded
+		}
+		time.Sleep(min(end-now, pacingStep))
+	}
+	w.inflow.refill(w.limits.bytes, now)
+	return nil
+}
+
+// pause stops the client's deadlines while the server itself does not read.
+func (w *wire) pause() { w.paused.Store(true) }
+
+// resume lets the deadlines run on from where they stood when the pause began, at began.
+func (w *wire) resume(began time.Duration) {
+	pause := int64(w.clock() - began)
+	w.lastRead.Store(w.lastRead.Load() + pause)
+	if since := w.since.Load(); since != 0 {
+		w.since.Store(since + pause)
+	}
+	w.paused.Store(false)
+}
+
+// messageDone notes that the library has given out a whole message, or answered a control frame between two.
+// The bytes that are already here belong to the next.
+func (w *wire) messageDone() {
+	if w.told != 0 {
+		w.outbox.receiving(0)
+	}
+	w.holding, w.told = 0, 0
+	w.spent = int64(len(w.pending) + w.reader.Buffered())
+	if w.spent == 0 && w.scanner.idle() {
+		return // await resets the clock; until then the server itself is at work
+	}
+	w.since.Store(int64(w.clock()))
+}
+
+// Write takes down the close frame that the library wants to send. It sends nothing else: pongs are
+// our own frames. Called in pieces as small as the library's buffer.
+func (w *wire) Write(p []byte) (int, error) {
+	w.goodbye = append(w.goodbye, p...)
+	return len(p), nil
+}
+
+// Close wakes the read goroutine, which alone closes the socket. The library calls it when a control frame
+// takes longer than 5 s, and at the end. Any goroutine.
+func (w *wire) Close() error {
+	return w.Conn.SetReadDeadline(time.Unix(1, 0))
+}
