@@ -29,7 +29,8 @@ type Authenticator struct {
 	maxLifetime time.Duration
 	origins     []originPattern
 	trusted     []netip.Prefix
-	trustUnix   bool // trusted_proxies names "unix"
+	trustUnix   bool   // trusted_proxies names "unix"
+	proKey      []byte // signs the app's PRO tokens; nil: they are ignored
 	parser      *jwt.Parser
 }
 
@@ -41,6 +42,7 @@ type Identity struct {
 	Bound     bool      // the token is bound to UserID: strict identity
 	ExpiresAt time.Time // the token's exp, without leeway; zero: never
 	Guest     bool      // nobody said who this is: UserID is random
+	Pro       bool      // a valid PRO token of this user came along
 }
 
 // NewAuthenticator reads the keys, tokens, origins and proxies of cfg. Its errors name the key at fault, never a secret.
@@ -54,6 +56,9 @@ func NewAuthenticator(cfg *Config) (*Authenticator, error) {
 	)}
 	if err := a.addKey("jwt.secret", cfg.JWT.Secret); err != nil {
 		return nil, err
+	}
+	if cfg.Relay.ProSecret != "" {
+		a.proKey = []byte(cfg.Relay.ProSecret)
 	}
 	for i, secret := range cfg.JWT.PreviousSecrets {
 		if err := a.addKey(fmt.Sprintf("jwt.previous_secrets[%d]", i), secret); err != nil {
@@ -143,7 +148,20 @@ func (a *Authenticator) Identify(r *http.Request, now time.Time) (Identity, *Ref
 		// 16 characters of base32 are 80 random bits.
 		id.UserID, id.Guest = "guest-"+strings.ToLower(rand.Text()[:16]), true
 	}
+	id.Pro = a.isPro(query.Get("pro_token"), id.UserID, now)
 	return id, nil, nil
+}
+
+// isPro says whether token is the app's PRO token for the user: HS256, is_pro, sub the user's id, exp not passed. Whatever is
+// wrong with it, the user is simply not PRO: the app sends an old one for ever.
+func (a *Authenticator) isPro(token, userID string, now time.Time) bool {
+	if a.proKey == nil || token == "" || len(token) > maxTokenBytes {
+		return false
+	}
+	claims := jwt.MapClaims{}
+	_, err := a.parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return a.proKey, nil })
+	exp, hasExp := numericDate(claims["exp"])
+	return err == nil && claims["is_pro"] == true && claims["sub"] == userID && hasExp && now.Before(exp.Add(tokenLeeway))
 }
 
 // requestToken returns the token of a request, "" if it brings none. An empty place is no place: the next one is asked.

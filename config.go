@@ -32,6 +32,7 @@ type Config struct {
 	Log       LogConfig       `json:"log"`
 	Metrics   MetricsConfig   `json:"metrics"`
 	WebSocket WebSocketConfig `json:"websocket"`
+	Relay     RelayConfig     `json:"relay"`
 
 	// file is the path given to LoadConfig, for messages; "" without one.
 	file string
@@ -113,6 +114,19 @@ const (
 // It is also the built-in secret of local mode.
 const sampleSecretPrefix = "letshare-jwt-secret-key-2024"
 
+// RelayConfig bounds the public relay, which carries files for people without a direct path.
+type RelayConfig struct {
+	Enabled                   bool   `json:"enabled" reload:"reload" doc:"Whether files are relayed. They pass through this server's memory and line, unencrypted by it."`
+	MaxFileBytes              int64  `json:"max_file_bytes" reload:"reload" doc:"The largest file that is relayed, in bytes; the default is the app's free tier."`
+	MaxTransfersPerConnection int    `json:"max_transfers_per_connection" reload:"reload" doc:"How many files one connection may be sending at once; 0 means no limit."`
+	MaxMemory                 int64  `json:"max_memory" reload:"reload" doc:"How many bytes of files all transfers together may hold in memory; above it new ones are refused. One transfer holds at most 2.2 MiB."`
+	MaxBytesPerSecond         int64  `json:"max_bytes_per_second" reload:"reload" doc:"How fast one transfer may go, in bytes per second; 0 means no limit."`
+	MaxTotalBytesPerSecond    int64  `json:"max_total_bytes_per_second" reload:"reload" doc:"How fast all transfers together may go, in bytes per second; 0 means no limit. Set it to a part of a small line, so that signalling keeps the rest."`
+	MessagesPerSecond         int    `json:"messages_per_second" reload:"reload" doc:"How many frames and control messages of transfers one connection may send per second before it is read more slowly; 0 means no limit."`
+	ProSecret                 string `json:"pro_secret" secret:"true" reload:"reload" doc:"The key of the app's PRO tokens (HS256): whoever shows one may send files of up to pro_max_file_bytes. Empty: PRO tokens are ignored."`
+	ProMaxFileBytes           int64  `json:"pro_max_file_bytes" reload:"reload" doc:"The largest file that is relayed for PRO users, in bytes."`
+}
+
 // defaultOrigins returns the origins that may connect when none are configured: the app's pages, and in local mode
 // its development servers.
 func defaultOrigins(mode string) []string {
@@ -148,6 +162,14 @@ func DefaultConfig() Config {
 			PingIntervalSeconds:      defaultPingInterval.Seconds(),
 			IdleTimeoutSeconds:       defaultIdleTimeout.Seconds(),
 			PingsPerSecond:           defaultPingsPerSecond,
+		},
+		Relay: RelayConfig{
+			Enabled:                   true,
+			MaxFileBytes:              defaultRelayFileBytes,
+			MaxTransfersPerConnection: defaultRelayTransfers,
+			MaxMemory:                 defaultRelayMemory,
+			MessagesPerSecond:         defaultRelayMessages,
+			ProMaxFileBytes:           defaultRelayProFileBytes,
 		},
 	}
 	c.applyMode()

@@ -49,6 +49,10 @@ func (c *Config) setVariable(k configKey, text string) error {
 		}
 	case *int:
 		if problem = notWhole; isNumber(text) {
+			*field, problem = parseInt(text)
+		}
+	case *int64:
+		if problem = notWhole; isNumber(text) {
 			*field, problem = parseWhole(text)
 		}
 	case *float64:

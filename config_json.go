@@ -200,6 +200,11 @@ func (r *configReader) leaf(k configKey) {
 	case *int:
 		n, ok := token.(json.Number)
 		if problem = notWhole; ok {
+			*field, problem = parseInt(n.String())
+		}
+	case *int64:
+		n, ok := token.(json.Number)
+		if problem = notWhole; ok {
 			*field, problem = parseWhole(n.String())
 		}
 	case *float64:
@@ -259,14 +264,23 @@ const (
 )
 
 // parseWhole reads a JSON number that is a whole one; its problem is "" or what is wrong.
-func parseWhole(s string) (n int, problem string) {
-	n, err := strconv.Atoi(s)
+func parseWhole(s string) (n int64, problem string) {
+	n, err := strconv.ParseInt(s, 10, 64)
 	if errors.Is(err, strconv.ErrRange) {
 		return 0, "is out of range; write a smaller number"
 	} else if err != nil {
 		return 0, notWhole
 	}
 	return n, ""
+}
+
+// parseInt is parseWhole for an int, which has 32 bits on some machines.
+func parseInt(s string) (n int, problem string) {
+	wide, problem := parseWhole(s)
+	if n = int(wide); int64(n) != wide {
+		return 0, "is out of range; write a smaller number"
+	}
+	return n, problem
 }
 
 // parseNumber reads a JSON number; its problem is "" or what is wrong.

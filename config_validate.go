@@ -29,6 +29,7 @@ func (c *Config) Validate() error {
 	v.origins()
 	v.logs()
 	v.limits()
+	v.relay()
 	return joinProblems(v.problems)
 }
 
@@ -275,6 +276,32 @@ func (v *validator) limits() {
 	}
 	if ws.BytesPerSecond > 0 && ws.BytesBurst == 0 {
 		v.fail("websocket.bytes_burst", "must be more than 0 while websocket.bytes_per_second is %d, or no byte is ever admitted; raise it, or set both to 0", ws.BytesPerSecond)
+	}
+}
+
+// relay checks the bounds of file transfers.
+func (v *validator) relay() {
+	r := v.c.Relay
+	for _, bound := range []struct {
+		name        string
+		n, least    int64
+		most        int64
+		consequence string
+	}{
+		{"relay.max_file_bytes", r.MaxFileBytes, 1, maxConfigBuffered, "to relay nothing set relay.enabled to false"},
+		{"relay.pro_max_file_bytes", r.ProMaxFileBytes, 1, maxConfigBuffered, "the app's figure is 3221225472"},
+		{"relay.max_memory", r.MaxMemory, minRelayMemory, maxConfigBuffered, "one transfer holds up to 2.2 MiB"},
+		{"relay.max_transfers_per_connection", int64(r.MaxTransfersPerConnection), 0, maxConfigCount, "0 means no limit"},
+		{"relay.max_bytes_per_second", r.MaxBytesPerSecond, 0, maxConfigBuffered, "0 means no limit"},
+		{"relay.max_total_bytes_per_second", r.MaxTotalBytesPerSecond, 0, maxConfigBuffered, "0 means no limit"},
+		{"relay.messages_per_second", int64(r.MessagesPerSecond), 0, maxConfigCount, "0 means no limit"},
+	} {
+		if bound.n < bound.least || bound.n > bound.most {
+			v.fail(bound.name, "must be from %d to %d; %s", bound.least, bound.most, bound.consequence)
+		}
+	}
+	if secret := r.ProSecret; secret != "" && v.c.Mode == modeProduction && len(secret) < minSecretBytes {
+		v.fail("relay.pro_secret", "must have at least %d bytes in production", minSecretBytes)
 	}
 }
 

@@ -170,12 +170,11 @@ func (c *conn) readMessage() bool {
 	}
 	if err == nil {
 		c.inData = true
-		buffer := messageBuffers.Get().(*firstRead)
-		var message []byte
-		if message, err = c.collect(r, buffer[:0]); err == nil {
-			c.take(kind, message)
+		if kind == websocket.MessageBinary {
+			err = c.readBinary(r)
+		} else {
+			err = c.readText(r)
 		}
-		messageBuffers.Put(buffer)
 		c.inData = false
 		c.wire.messageDone()
 	}
@@ -205,19 +204,40 @@ func (c *conn) collect(r io.Reader, message []byte) ([]byte, error) {
 	}
 }
 
-// take hands a message over. Binary messages mean nothing here yet: they are ignored and counted.
-func (c *conn) take(kind websocket.MessageType, message []byte) {
-	if kind == websocket.MessageBinary {
-		c.server.counters.drop(DropBinary)
-		return
+// readText reads a text message and hands it to the protocol, as scratch.
+func (c *conn) readText(r io.Reader) error {
+	buffer := messageBuffers.Get().(*firstRead)
+	defer messageBuffers.Put(buffer)
+	message, err := c.collect(r, buffer[:0])
+	if err != nil {
+		return err
 	}
 	// The library does not check this, and a browser that is sent such bytes must cut its connection
 	// (RFC 6455 section 8.1): one member could throw out all others.
 	if !utf8.Valid(message) {
 		c.outbox.end(InvalidUTF8)
-		return
+		return nil
 	}
 	c.letshare.text(message)
+	return nil
+}
+
+// readBinary reads a binary message into a buffer of its own, with room in front for a frame header, so that it can be
+// passed on without a copy, and hands it to the protocol. Nothing but a file's frame is binary.
+func (c *conn) readBinary(r io.Reader) error {
+	buffer := make([]byte, maxFrameHeader+relayHeaderBytes+maxRelayChunkBytes+1)
+	message, err := c.collect(r, buffer[maxFrameHeader:maxFrameHeader])
+	if err != nil {
+		return err
+	}
+	if len(message) > relayHeaderBytes+maxRelayChunkBytes {
+		c.server.counters.drop(DropBinary)
+		return nil
+	}
+	begin := maxFrameHeader - frameHeaderSize(len(message))
+	appendFrameHeader(buffer[begin:begin], opBinary, len(message))
+	c.letshare.binary(message, buffer[begin:maxFrameHeader+len(message)])
+	return nil
 }
 
 // verdict says why reading failed.

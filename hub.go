@@ -18,6 +18,8 @@ const (
 	opPublish                   // member says message in room
 	opRefuse                    // the dialect refuses a message about room; the answer keeps its place in the order
 	opLeave                     // member's connection has ended; no answer
+	opRelay                     // member says something about a file transfer in room
+	opTick                      // a second has passed
 	opStop                      // the shard ends
 )
 
@@ -31,6 +33,7 @@ type op struct {
 	seq     uint64          // counts the member's operations, for Member.gone
 	message *Message        // opPublish
 	refusal *Refusal        // opRefuse
+	relay   *relayOp        // opRelay
 	reply   chan<- *Refusal // ask: gets the outcome, nil for done; capacity 1. nil: nobody waits
 }
 
@@ -46,31 +49,62 @@ type codec struct {
 
 // Hub routes operations to a fixed number of shards by the hash of the room's name.
 type Hub struct {
-	seed   maphash.Seed
-	shards []*shard
-	done   sync.WaitGroup
+	seed     maphash.Seed
+	shards   []*shard
+	done     sync.WaitGroup
+	stopTick chan struct{} // closed by close
+}
+
+// hubRules are what the shards go by. Immutable, shared.
+type hubRules struct {
+	rooms   *roomLimits
+	relay   *relayLimits
+	codecs  [dialectCount]codec
+	refused func(Reason)   // counts a refusal; any goroutine
+	relayed *relayCounters // what the relay counts
 }
 
 // newHub starts n shards.
-func newHub(n int, limits *roomLimits, codecs [dialectCount]codec, refused func(Reason)) *Hub {
-	h := &Hub{seed: maphash.MakeSeed()}
+func newHub(n int, rules *hubRules) *Hub {
+	h := &Hub{seed: maphash.MakeSeed(), stopTick: make(chan struct{})}
 	for range n {
 		s := &shard{
-			mailbox: make(chan op, mailboxOps),
-			codecs:  codecs,
-			limits:  limits,
-			refused: refused,
-			rooms:   make(map[string]*Room),
-			writer:  newInlineWriter(),
+			mailbox:  make(chan op, mailboxOps),
+			hubRules: rules,
+			rooms:    make(map[string]*Room),
+			relaying: make(map[string]*Room),
+			writer:   newInlineWriter(),
 		}
 		h.shards = append(h.shards, s)
 		h.done.Go(s.run)
 	}
+	h.done.Go(h.tick)
 	return h
+}
+
+// tick tells every shard once a second that time has passed, until close.
+func (h *Hub) tick() {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-h.stopTick:
+			return
+		case <-ticker.C:
+		}
+		for _, s := range h.shards {
+			select {
+			case s.mailbox <- op{kind: opTick}:
+			case <-h.stopTick:
+				return
+			}
+		}
+	}
 }
 
 // close ends the shards and waits for them. Nobody may post any more.
 func (h *Hub) close() {
+	close(h.stopTick)
 	for _, s := range h.shards {
 		s.mailbox <- op{kind: opStop}
 	}
@@ -117,17 +151,16 @@ func (h *Hub) totals() totals {
 type shard struct {
 	// Immutable.
 	mailbox chan op // never closed
-	codecs  [dialectCount]codec
-	limits  *roomLimits
-	refused func(Reason) // counts a refusal
+	*hubRules
 
 	// Owned by run.
-	rooms   map[string]*Room
-	writer  *inlineWriter
-	touched []*Outbox // to be flushed
-	batch   int       // bytes of frames put since the last flush
-	now     time.Time // read once for each batch
-	tally   tally     // since the last batch
+	rooms    map[string]*Room
+	relaying map[string]*Room // those with transfers
+	writer   *inlineWriter
+	touched  []*Outbox // to be flushed
+	batch    int       // bytes of frames put since the last flush
+	now      time.Time // read once for each batch
+	tally    tally     // since the last batch
 
 	// Atomic, written once for each batch.
 	roomCount  atomic.Int64
@@ -192,24 +225,28 @@ func (s *shard) flush() {
 
 // handle carries out one operation. False: the shard is to end.
 func (s *shard) handle(o *op) bool {
-	if o.kind == opStop {
+	switch o.kind {
+	case opStop:
 		return false
+	case opTick:
+		s.relayTick()
+		return true
 	}
 	room := s.rooms[o.room]
 	if room == nil {
 		room = newRoom(o.room)
 		if o.kind == opSubscribe {
-			s.rooms[o.room] = room
+			s.rooms[o.room] = room // a transfer begins between members: in a room that exists
 		}
 	}
 	refusal := s.carryOut(room, o)
 	if room.empty() {
 		delete(s.rooms, o.room)
 	}
-	if refusal != nil {
-		s.refused(refusal.Reason)
-	}
-	if o.kind != opLeave {
+	if o.kind != opLeave && o.kind != opRelay {
+		if refusal != nil {
+			s.refused(refusal.Reason)
+		}
 		s.put(o.member, s.codecs[o.member.dialect].reply(o, refusal, len(room.members), s.now))
 	}
 	if o.reply != nil {
@@ -222,11 +259,7 @@ func (s *shard) handle(o *op) bool {
 func (s *shard) carryOut(room *Room, o *op) *Refusal {
 	switch o.kind {
 	case opSubscribe:
-		refusal := room.subscribe(o.member, o.event, s.limits)
-		if refusal != nil && !room.has(o.member) {
-			o.member.gone(o.room, o.seq)
-		}
-		return refusal
+		return s.subscribe(room, o)
 	case opUnsubscribe:
 		if o.event == "" {
 			room.leave(o.member)
@@ -245,8 +278,24 @@ func (s *shard) carryOut(room *Room, o *op) *Refusal {
 		return o.refusal
 	case opLeave:
 		room.leave(o.member)
+		s.relayLeft(room, o.member)
+	case opRelay:
+		return s.handleRelay(room, o)
 	}
 	return nil
+}
+
+// subscribe lets a member in. A place that it does not get is given back.
+func (s *shard) subscribe(room *Room, o *op) *Refusal {
+	here := room.has(o.member)
+	refusal := room.subscribe(o.member, o.event, s.hubRules.rooms)
+	switch {
+	case refusal == nil && !here:
+		s.relayJoined(room, o.member)
+	case refusal != nil && !here:
+		o.member.gone(o.room, o.seq)
+	}
+	return refusal
 }
 
 // publish delivers a message: one frame for each dialect in the room, shared by all its members.

@@ -2,8 +2,7 @@ package main
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,10 +10,8 @@ import (
 
 // The LetShare protocol's words.
 const (
-	eventAll        = "signal:all" // the event of a message without one
-	directedPrefix  = "signal:"    // followed by an identity: a message for that one alone
-	transferPrefix  = "file:transfer:"
-	transferRequest = "file:transfer:request"
+	eventAll       = "signal:all" // the event of a message without one
+	directedPrefix = "signal:"    // followed by an identity: a message for that one alone
 )
 
 // letshare is one connection's side of the LetShare protocol: it turns the client's messages into operations.
@@ -27,6 +24,7 @@ type letshare struct {
 	inflow  bucket  // messages
 	refused int     // messages refused since inflow was last full
 	bad     int     // errors of code 400 in a row
+	relayed bucket  // frames and control messages of transfers
 }
 
 // place is a room that the connection has asked to be in, whether or not the shard has answered yet.
@@ -37,12 +35,23 @@ type place struct {
 
 // text takes one text message, valid UTF-8. p is scratch: nothing may keep it.
 func (l *letshare) text(p []byte) {
-	if !l.admitMessage() {
+	// What concerns a file has bounds of its own. The cheap look may be wrong; then the message counts after all.
+	maybeTransfer := bytes.Contains(p, []byte(relayPrefix))
+	if !maybeTransfer && !l.admitMessage() {
 		return
 	}
 	e, ok := parseEnvelope(p)
+	kind, _ := jsonString(e.kind)
+	isTransfer := bytes.HasPrefix(kind, []byte(relayPrefix))
+	if maybeTransfer && !isTransfer && !l.admitMessage() {
+		return
+	}
 	if !ok {
 		l.refuse(refuseBadJSON, "", "")
+		return
+	}
+	if isTransfer {
+		l.transfer(p)
 		return
 	}
 	if !validMessageID(e.id) {
@@ -50,7 +59,6 @@ func (l *letshare) text(p []byte) {
 		return
 	}
 	id := string(e.id)
-	kind, _ := jsonString(e.kind)
 	switch string(kind) {
 	case "subscribe":
 		l.subscribe(&e, id)
@@ -59,10 +67,6 @@ func (l *letshare) text(p []byte) {
 	case "publish":
 		l.publish(&e, id)
 	default:
-		if bytes.HasPrefix(kind, []byte(transferPrefix)) {
-			l.transfer(string(kind), p)
-			return
-		}
 		l.refuse(refuseBadType, "", id)
 	}
 }
@@ -199,7 +203,7 @@ func (l *letshare) checkData(e *envelope) *Refusal {
 		return refuseBadData
 	}
 	// The app takes a message whose data.type has this prefix for a relay's: a member could inject one.
-	if kind, ok := jsonString(e.dataType); ok && bytes.HasPrefix(kind, []byte(transferPrefix)) {
+	if kind, ok := jsonString(e.dataType); ok && bytes.HasPrefix(kind, []byte(relayPrefix)) {
 		return refuseBadData
 	}
 	if l.conn.strict && e.dataFrom != nil {
@@ -273,40 +277,16 @@ func (l *letshare) refuse(refusal *Refusal, room, id string) {
 	}
 }
 
-// transfer answers the start of a file transfer; everything else about transfers is silently ignored.
-func (l *letshare) transfer(kind string, p []byte) {
-	l.bad = 0
-	if kind != transferRequest {
-		return
-	}
-	l.conn.server.counters.refuse(refuseRelayDisabled.Reason)
-	l.conn.send(transferError(refuseRelayDisabled, transferID(p), time.Now()))
-}
-
-// transferID is the id of the transfer that a message is about, "" when it has none. The app sends it in data; flat is accepted too.
-func transferID(p []byte) string {
-	type named struct {
-		TransferID string `json:"transfer_id"`
-	}
-	var message struct {
-		named
-		Data named `json:"data"`
-	}
-	// A field of another type leaves the id empty, and the app then goes by its own clock.
-	if json.Unmarshal(p, &message) != nil {
-		return ""
-	}
-	id := cmp.Or(message.Data.TransferID, message.TransferID)
-	if len(id) > maxTransferIDBytes {
-		return ""
-	}
-	return id
-}
-
-// leave takes the member out of every room it may be in.
+// leave takes the member out of every room it may be in, or has a part in a transfer of.
 func (l *letshare) leave() {
+	rooms := l.member.transferRooms()
 	for _, p := range l.places {
-		l.conn.post(op{kind: opLeave, member: l.member, room: p.room})
+		if !slices.Contains(rooms, p.room) {
+			rooms = append(rooms, p.room)
+		}
+	}
+	for _, room := range rooms {
+		l.conn.post(op{kind: opLeave, member: l.member, room: room})
 	}
 	l.places = nil
 }
@@ -428,27 +408,11 @@ func letshareError(o *op, refusal *Refusal, now time.Time) []byte {
 		if o.room != "" {
 			b = appendJSONString(append(b, `,"channel":`...), o.room)
 		}
-		b = append(appendError(b, refusal), '}')
-		return appendIDAndTime(b, o.id, now)
+		b = strconv.AppendInt(append(b, `,"error":{"code":`...), int64(refusal.Code), 10)
+		b = appendJSONString(append(b, `,"reason":`...), refusal.Reason.String())
+		b = appendJSONString(append(b, `,"message":`...), refusal.Message)
+		return appendIDAndTime(append(b, '}'), o.id, now)
 	})
-}
-
-// transferError is the error that the app shows for a transfer and that ends its waiting.
-func transferError(refusal *Refusal, transferID string, now time.Time) []byte {
-	return textFrame(func(b []byte) []byte {
-		b = appendError(append(b, `{"type":"error"`...), refusal)
-		if transferID != "" {
-			b = appendJSONString(append(b, `,"transfer_id":`...), transferID)
-		}
-		return appendIDAndTime(append(b, '}'), "", now)
-	})
-}
-
-// appendError appends the error object without its closing brace.
-func appendError(b []byte, refusal *Refusal) []byte {
-	b = strconv.AppendInt(append(b, `,"error":{"code":`...), int64(refusal.Code), 10)
-	b = appendJSONString(append(b, `,"reason":`...), refusal.Reason.String())
-	return appendJSONString(append(b, `,"message":`...), refusal.Message)
 }
 
 // appendIDAndTime ends a message of the server.

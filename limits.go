@@ -148,6 +148,8 @@ const (
 const (
 	// mailboxOps is how many operations wait for a shard before their senders wait too.
 	mailboxOps = 256
+	// tickInterval is how often the rooms' deadlines are looked at.
+	tickInterval = time.Second
 	// batchBytes: a shard flushes at the latest when it has put so many bytes of frames, so that a healthy
 	// client's queue does not overflow within one batch.
 	batchBytes = 256 << 10
@@ -202,6 +204,23 @@ const (
 	relayFrameBudgetSlack = 1024
 	// relayRequestTimeout is how long a request waits for an answer. The app's sender gives up after 30 s by itself.
 	relayRequestTimeout = 35 * time.Second
+	// defaultRelayFileBytes is the app's free tier, defaultRelayProFileBytes its paid one.
+	defaultRelayFileBytes    = 50 << 20
+	defaultRelayProFileBytes = 3 << 30
+	// defaultRelayTransfers is how many files one connection sends at once; the app sends one.
+	defaultRelayTransfers = 4
+	// defaultRelayMemory is room for 31 large files at once.
+	defaultRelayMemory = 64 << 20
+	// minRelayMemory is room for one transfer.
+	minRelayMemory = maxRelayUnacked * (relayHeaderBytes + maxRelayChunkBytes + maxFrameHeader)
+	// defaultRelayMessages is 250 MiB per second in the app's frames: no bound for files, but one for tiny frames.
+	defaultRelayMessages = 4000
+	// relayHoldStep is how often a paused sender's frame is tried again.
+	relayHoldStep = 5 * time.Millisecond
+	// maxUnsentBytes is how much a relaying socket's kernel queues unsent: two frames, so that signalling does not wait behind more.
+	maxUnsentBytes = 128 << 10
+	// maxAnswered is how many transfers a connection remembers to have been told of an error.
+	maxAnswered = 16
 	// relayGrace is how long a receiver without a socket may take to come back.
 	relayGrace = 30 * time.Second
 	// relayPauseTimeout is how long a sender is not read. The app aborts after 15 s of back pressure.

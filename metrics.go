@@ -150,6 +150,7 @@ type figures struct {
 	hub       totals
 	perSecond float64
 	buffered  int64
+	relay     *relayCounters
 	memory    runtime.MemStats
 	drops     map[string]uint64
 	refusals  map[string]uint64
@@ -162,6 +163,7 @@ func (s *Server) figures() *figures {
 		hub:       s.hub.totals(),
 		perSecond: s.rate.perSecond(),
 		buffered:  s.budget.total.Load(),
+		relay:     &s.relayed,
 		memory:    s.memory.read(),
 		drops:     make(map[string]uint64),
 		refusals:  make(map[string]uint64),
@@ -175,6 +177,10 @@ func (s *Server) figures() *figures {
 	for i := range s.counters.refusals {
 		f.refusals[Reason(i).String()] = s.counters.refusals[i].Load()
 	}
+	for i := relayNoProblem + 1; i < relayProblemCount; i++ {
+		f.refusals[i.String()] = s.relayed.problems[i].Load()
+	}
+	f.drops["relay_unknown_frame"] = s.relayed.strangers.Load()
 	for i := notEnded + 1; i < endingCount; i++ {
 		f.closes[i.String()] = s.counters.endings[i].Load()
 	}
@@ -214,6 +220,13 @@ func (f *figures) json() map[string]any {
 			"cpu_count":  runtime.NumCPU(),
 			"go_version": runtime.Version(),
 		},
+		"relay": map[string]any{
+			"active_transfers":    f.relay.active.Load(),
+			"total_transfers":     f.relay.started.Load(),
+			"completed_transfers": f.relay.completed.Load(),
+			"bytes":               f.relay.bytes.Load(),
+			"reserved_bytes":      f.relay.reserved.Load(),
+		},
 		"drops":    f.drops,
 		"refusals": f.refusals,
 		"closes":   f.closes,
@@ -241,6 +254,11 @@ func (f *figures) prometheus() string {
 	metric("received_bytes_total", "counter", "Raw bytes received over WebSockets.", f.traffic.in)
 	metric("sent_bytes_total", "counter", "Raw bytes sent over WebSockets.", f.traffic.out)
 	metric("buffered_bytes", "gauge", "Bytes held for slow readers and of unfinished messages.", f.buffered)
+	metric("relay_transfers", "gauge", "File transfers under way.", f.relay.active.Load())
+	metric("relay_transfers_total", "counter", "File transfers begun.", f.relay.started.Load())
+	metric("relay_completed_total", "counter", "File transfers completed.", f.relay.completed.Load())
+	metric("relay_bytes_total", "counter", "Bytes of files taken from senders.", f.relay.bytes.Load())
+	metric("relay_reserved_bytes", "gauge", "Bytes that the transfers under way may hold at most.", f.relay.reserved.Load())
 	metric("heap_alloc_bytes", "gauge", "Bytes of live and not yet collected heap objects.", f.memory.HeapAlloc)
 	metric("stack_bytes", "gauge", "Bytes of goroutine stacks.", f.memory.StackInuse)
 	metric("goroutines", "gauge", "Goroutines now.", runtime.NumGoroutine())

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 )
 
 // Outbox is all that the hub knows of a client: a bounded queue of frames and the only writer of its socket.
+// Beside the queue, which carries signalling, stand the lanes of file transfers (lane.go): their frames are written one
+// at a time, in turn, when the queue is empty.
 //
 // Many may put (shards, the read goroutine, the sweep); one writes, and only with the claim. The claim is taken by
 // flush, which writes what the socket takes without blocking, and handed to a writer goroutine for the rest. On sockets
@@ -35,6 +38,9 @@ type Outbox struct {
 	ending  Ending        // the first reason wins
 	freed   chan struct{} // made by finish, which waits for the claim; capacity 1
 	sent    uint64        // bytes the socket has taken
+	lanes   []*lane       // of the transfers that this client receives
+	turn    int           // index of the lane that was served last
+	bulk    int           // bytes that the lanes keep
 }
 
 // put queues a frame. It never blocks and never writes. True: the caller must flush before it rests.
@@ -63,14 +69,15 @@ func (o *Outbox) put(frame []byte) (flushIt bool) {
 func (o *Outbox) flush(w *inlineWriter) {
 	o.mu.Lock()
 	o.dirty = false
-	if o.writing || o.queued == 0 {
+	idle := o.queued == 0 && !o.bulkWaits()
+	if o.writing || idle {
 		o.settle()
 		o.mu.Unlock()
 		o.relieve()
 		return
 	}
 	o.writing = true
-	if o.raw == nil {
+	if o.raw == nil || o.queued == 0 {
 		o.settle()
 		o.mu.Unlock()
 		o.relieve()
@@ -84,7 +91,7 @@ func (o *Outbox) flush(w *inlineWriter) {
 
 	o.mu.Lock()
 	o.took(n, err)
-	rest := err == nil && o.ending == notEnded && o.queued > 0
+	rest := err == nil && o.ending == notEnded && (o.queued > 0 || o.bulkWaits())
 	o.settle()
 	if !rest {
 		o.release()
@@ -104,14 +111,23 @@ func (o *Outbox) flush(w *inlineWriter) {
 func (o *Outbox) writeRest() {
 	for {
 		o.mu.Lock()
-		if o.ending != notEnded || o.queued == 0 {
+		var frames net.Buffers
+		var from *lane
+		var item laneItem
+		if o.ending == notEnded {
+			if o.queued > 0 {
+				frames = o.take()
+			} else if from, item = o.takeBulk(); from != nil {
+				frames = net.Buffers{item.frame}
+			}
+		}
+		if frames == nil {
 			// A deadline left behind would fail the next inline write.
 			o.socket.SetWriteDeadline(time.Time{})
 			o.release()
 			o.mu.Unlock()
 			return
 		}
-		frames := o.take()
 		// Under the mutex, so that end's deadline in the past comes after this one.
 		o.socket.SetWriteDeadline(time.Now().Add(writeTimeout))
 		o.mu.Unlock()
@@ -119,12 +135,34 @@ func (o *Outbox) writeRest() {
 		n, err := frames.WriteTo(o.socket)
 
 		o.mu.Lock()
-		o.took(int(n), err)
+		if from == nil {
+			o.took(int(n), err)
+		} else {
+			o.tookBulk(from, item, int(n), err)
+		}
 		o.settle()
 		o.mu.Unlock()
 		if err != nil {
 			o.end(writeEnding(err))
 		}
+	}
+}
+
+// tookBulk is took for a frame of a lane. Called with mu held and the claim taken.
+func (o *Outbox) tookBulk(from *lane, item laneItem, n int, err error) {
+	o.sent += uint64(n)
+	if err == nil && item.kept && slices.Contains(o.lanes, from) {
+		from.written++
+	}
+	o.broken = o.broken || err != nil && n > 0
+	o.noteFailure(err)
+}
+
+// noteFailure: a TLS connection is of no use after a failed write, a plain one after anything but our own
+// deadline. Called with mu held.
+func (o *Outbox) noteFailure(err error) {
+	if err != nil && (o.raw == nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
+		o.broken = true
 	}
 }
 
@@ -181,10 +219,7 @@ func (o *Outbox) took(n int, err error) {
 	if o.head == len(o.queue) {
 		o.forget()
 	}
-	// A TLS connection is of no use after a failed write; a plain one after anything but our own deadline.
-	if err != nil && (o.raw == nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
-		o.broken = true
-	}
+	o.noteFailure(err)
 }
 
 // forget empties the queue and keeps a little of its memory. Called with mu held.
@@ -201,7 +236,7 @@ func (o *Outbox) settle() {
 	if o.ending != notEnded {
 		return
 	}
-	if delta := o.queued + o.inbound - o.charged; delta != 0 {
+	if delta := o.queued + o.inbound + o.bulk - o.charged; delta != 0 {
 		o.charged += delta
 		o.budget.total.Add(int64(delta))
 	}

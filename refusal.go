@@ -40,7 +40,6 @@ const (
 	TooManyRooms
 	TooManyEvents
 	RateLimited
-	RelayDisabled
 	NotFound
 	MethodNotAllowed
 	reasonCount // number of reasons, not one of them
@@ -73,7 +72,6 @@ var reasonSlugs = [reasonCount]string{
 	TooManyRooms:                  "too_many_rooms",
 	TooManyEvents:                 "too_many_events",
 	RateLimited:                   "rate_limited",
-	RelayDisabled:                 "relay_disabled",
 	NotFound:                      "not_found",
 	MethodNotAllowed:              "method_not_allowed",
 }
@@ -94,7 +92,6 @@ var (
 	refuseFromMismatch    = &Refusal{403, FromMismatch, `"from" must be your own user id.`}
 	refuseEventNotAllowed = &Refusal{403, EventNotAllowed, "You may only listen to your own signals."}
 	refuseRateLimited     = &Refusal{429, RateLimited, "Too many messages. Slow down."}
-	refuseRelayDisabled   = &Refusal{501, RelayDisabled, "This server does not relay files."}
 )
 
 // What HTTP refuses, besides tokens and origins, which auth.go and origin.go refuse.

@@ -110,6 +110,20 @@ func parseRelayMessage(text []byte) (*relayMessage, relayProblem) {
 	return m, relayNoProblem
 }
 
+// transferID is the id that a malformed control message seems to be about, "" when it names none.
+func transferID(text []byte) string {
+	var envelope map[string]json.RawMessage
+	if json.Unmarshal(text, &envelope) != nil {
+		return ""
+	}
+	fields, _ := relayFields(envelope)
+	r := fieldReader{fields: fields}
+	if id := r.optionalText("transfer_id", maxTransferIDBytes); validTransferID(id) {
+		return id
+	}
+	return ""
+}
+
 // relayFields is the object "data", or without one the envelope's own fields.
 func relayFields(envelope map[string]json.RawMessage) (map[string]json.RawMessage, bool) {
 	if data, ok := envelope["data"]; ok && string(data) != "null" {

@@ -44,6 +44,16 @@ type Member struct {
 	mu   sync.Mutex
 	left []leftRoom // rooms that a shard has put this member out of, or never let in; taken by the read goroutine
 	told throttle   // error frames that were sent of late
+	// File transfers that this member has a part in, by their id; nil until the first.
+	transfers map[string]*knownTransfer
+	sending   int      // transfers under way that this member sends
+	answered  []string // transfers whose errors were told of late; at most maxAnswered
+}
+
+// knownTransfer is what a connection must know of a transfer, since not all messages about it name the room.
+type knownTransfer struct {
+	room string // immutable
+	pace bucket // bytes of frames that this member sends; read goroutine
 }
 
 // leftRoom says that after the operation numbered seq the member was not in the room.
@@ -83,6 +93,8 @@ type Room struct {
 	members map[*Member][]string // each member's events, in the order of subscribing
 	subs    map[string][]*Member // each event's subscribers, in the order of subscribing
 	last    int64                // timestamp of the latest message, ms: the next is not before it
+	// transfers are the files on their way between members, by their id; nil until the first.
+	transfers map[string]*relayed
 }
 
 func newRoom(name string) *Room {
@@ -145,8 +157,8 @@ func (r *Room) has(m *Member) bool {
 	return here
 }
 
-// empty reports whether the room has no reason to exist.
-func (r *Room) empty() bool { return len(r.members) == 0 }
+// empty reports whether the room has no reason to exist: nobody is in it and no transfer is remembered.
+func (r *Room) empty() bool { return len(r.members) == 0 && len(r.transfers) == 0 }
 
 // admit refuses a publish, or lets it through to apply.
 func (r *Room) admit(publisher *Member) *Refusal {

@@ -27,6 +27,9 @@ type Server struct {
 	limits   *connLimits
 	conns    *registry
 	counters counters
+	relay    *relayLimits
+	relayed  relayCounters
+	pacer    relayPacer
 	budget   *Budget
 	listener *gate
 	http     *http.Server
@@ -70,6 +73,8 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		log:      log,
 		auth:     auth,
 		limits:   newConnLimits(&cfg.WebSocket),
+		relay:    newRelayLimits(&cfg.Relay),
+		pacer:    relayPacer{perSecond: float64(cfg.Relay.MaxTotalBytesPerSecond)},
 		conns:    newRegistry(maxConns, cfg.WebSocket.MaxConnectionsPerAddress),
 		listener: newGate(listener, maxSockets),
 		started:  time.Now(),
@@ -129,7 +134,13 @@ func (s *Server) URL() string {
 // Run serves until ctx ends, then drains: new upgrades are refused, every client is told, and nil is returned when
 // the last is gone. It returns an error only when the listener fails. Call it once.
 func (s *Server) Run(ctx context.Context) error {
-	s.hub = newHub(2*runtime.GOMAXPROCS(0), newRoomLimits(&s.cfg.WebSocket), [dialectCount]codec{letshareCodec}, s.counters.refuse)
+	s.hub = newHub(2*runtime.GOMAXPROCS(0), &hubRules{
+		rooms:   newRoomLimits(&s.cfg.WebSocket),
+		relay:   s.relay,
+		codecs:  [dialectCount]codec{letshareCodec},
+		refused: s.counters.refuse,
+		relayed: &s.relayed,
+	})
 	defer s.hub.close()
 	sweepDone := make(chan struct{})
 	sweepCtx, stopSweep := context.WithCancel(context.Background())

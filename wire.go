@@ -216,20 +216,39 @@ func (w *wire) pace() error {
 	if w.overSince == 0 {
 		w.overSince = now
 	}
-	w.pause()
-	defer w.resume(now)
-	for end := now + debt; now < end; now = w.clock() {
-		if w.outbox.ended() != notEnded {
-			return errEnded
-		}
-		if now-w.overSince >= maxPacing {
+	if left := maxPacing - (now - w.overSince); debt > left {
+		if w.wait(left) {
 			w.outbox.end(FloodedMessages)
-			return errEnded
 		}
-		time.Sleep(min(end-now, pacingStep))
+		return errEnded
 	}
-	w.inflow.refill(w.limits.bytes, now)
+	if !w.wait(debt) {
+		return errEnded
+	}
+	w.inflow.refill(w.limits.bytes, w.clock())
 	return nil
+}
+
+// wait lets the read goroutine rest for d, while no deadline runs against the client. False: the connection has ended meanwhile.
+func (w *wire) wait(d time.Duration) bool {
+	began := w.clock()
+	w.pause()
+	defer w.resume(began)
+	for end := began + d; ; {
+		if w.outbox.ended() != notEnded {
+			return false
+		}
+		left := end - w.clock()
+		if left <= 0 {
+			return true
+		}
+		time.Sleep(min(left, pacingStep))
+	}
+}
+
+// refund gives bytes back that do not count against the client's rate: a file's.
+func (w *wire) refund(n int) {
+	w.inflow.used = max(0, w.inflow.used-float64(n))
 }
 
 // pause stops the client's deadlines while the server itself does not read.

@@ -1,0 +1,120 @@
+package main
+
+import "slices"
+
+// lane is one transfer's part of its receiver's outbox: what is still to be written, in order, and the frames that may have
+// to be written again. Its bytes are outside the outbox's limit, which is for signalling, and inside the budget.
+//
+// A lane is attached to one outbox at a time, or to none while the receiver is away; its fields are guarded by
+// that outbox's mutex, and belong to the transfer's shard while it is attached to none.
+type lane struct {
+	queue   []laneItem // to be written, oldest first
+	kept    [][]byte   // frames not acknowledged, oldest first, written or not
+	bytes   int        // of kept
+	written int        // kept frames written whole since the shard asked last
+}
+
+// laneItem is a frame in its turn. Control is forgotten when it is written, a kept frame when it is dropped.
+type laneItem struct {
+	frame []byte
+	kept  bool
+}
+
+// attachLane makes the outbox write what the lane holds. Shard.
+func (o *Outbox) attachLane(l *lane) {
+	limitUnsent(o.raw)
+	o.mu.Lock()
+	o.lanes = append(o.lanes, l)
+	o.bulk += l.bytes
+	o.settle()
+	o.mu.Unlock()
+}
+
+// detachLane takes the lane away, with the frames it keeps; what was only queued is forgotten. Shard.
+func (o *Outbox) detachLane(l *lane) {
+	o.mu.Lock()
+	if i := slices.Index(o.lanes, l); i >= 0 {
+		o.lanes = slices.Delete(o.lanes, i, i+1)
+		o.bulk -= l.bytes
+		l.queue = nil
+		l.written = 0
+		o.settle()
+	}
+	o.mu.Unlock()
+}
+
+// change changes a lane that is attached to the outbox and reports whether the caller must flush. Shard.
+func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
+	o.mu.Lock()
+	before := l.bytes
+	change(l)
+	o.bulk += l.bytes - before
+	flushIt = !o.dirty && o.ending == notEnded
+	o.dirty = o.dirty || flushIt
+	o.mu.Unlock()
+	return flushIt
+}
+
+// say queues a control message behind all that is queued.
+func (l *lane) say(frame []byte) { l.queue = append(l.queue, laneItem{frame, false}) }
+
+// keep queues a frame and keeps it until it is dropped.
+func (l *lane) keep(frame []byte) {
+	l.kept = append(l.kept, frame)
+	l.bytes += len(frame)
+	l.queue = append(l.queue, laneItem{frame, true})
+}
+
+// again queues the n-th kept frame once more, unless it is still to be written.
+func (l *lane) again(n int) {
+	frame := l.kept[n]
+	for _, item := range l.queue {
+		if sameFrame(item.frame, frame) {
+			return
+		}
+	}
+	l.say(frame)
+}
+
+// drop forgets the n oldest kept frames, also those that were not written.
+func (l *lane) drop(n int) {
+	for _, frame := range l.kept[:n] {
+		l.bytes -= len(frame)
+		l.queue = slices.DeleteFunc(l.queue, func(item laneItem) bool { return sameFrame(item.frame, frame) })
+	}
+	l.kept = slices.Delete(l.kept, 0, n)
+}
+
+// replay queues all kept frames anew, and nothing else.
+func (l *lane) replay() {
+	l.queue = l.queue[:0]
+	for _, frame := range l.kept {
+		l.queue = append(l.queue, laneItem{frame, true})
+	}
+}
+
+// sameFrame reports whether two frames are the same bytes in memory.
+func sameFrame(a, b []byte) bool { return &a[0] == &b[0] }
+
+// takeBulk takes the next frame of the lanes, in turn. Called with mu held and the claim taken.
+func (o *Outbox) takeBulk() (l *lane, item laneItem) {
+	for range o.lanes {
+		o.turn = (o.turn + 1) % len(o.lanes)
+		if l = o.lanes[o.turn]; len(l.queue) > 0 {
+			item = l.queue[0]
+			l.queue = slices.Delete(l.queue, 0, 1)
+			return l, item
+		}
+	}
+	return nil, laneItem{}
+}
+
+// bulkWaits reports whether a lane has something to write. Called with mu held.
+func (o *Outbox) bulkWaits() bool {
+	for _, l := range o.lanes {
+		if len(l.queue) > 0 {
+			return true
+		}
+	}
+	return false
+}
