@@ -370,11 +370,9 @@ func TestArguments(t *testing.T) {
 
 func TestVerdicts(t *testing.T) {
 	c := &comparison{report: newReport(false), servers: []*launcher{{name: "us"}}, rate: 400}
-	for _, r := range []result{
+	c.report.Results = []result{
 		{Server: nameOne, Scenario: "S2 window 4", CPU: 9}, {Server: nameBatch, Scenario: "S2 window 4", CPU: 3}, {Server: "us", Scenario: "S2 window 4", CPU: 2.7},
 		{Server: nameOne, Scenario: "S2 window 4", CPU: 9}, {Server: nameBatch, Scenario: "S2 window 4", CPU: 2}, {Server: "us", Scenario: "S2 window 4", CPU: 2.7},
-	} {
-		c.report.Results = append(c.report.Results, r)
 	}
 	verdicts := c.verdicts()
 	if v := verdicts[0]; !v.Met || v.Value < 0.299 || v.Value > 0.301 {

@@ -22,7 +22,8 @@ const help = `Usage:
   go run ./bench compare [flags]   our server beside two floors of plain TCP: exit 1 when a target is missed
 
 Without -url the bench builds the server of this source tree, starts it on a free port of 127.0.0.1 and stops it again.
-Aim it at a server of your own only: it makes as much load as that can bear.
+Aim it at a server of your own only: it makes as much load as that can bear. For s3 such a server needs a
+websocket.messages_per_second and message_burst far above the defaults. Exit 1: something was cut, lost or refused.
 
 Scenarios:
   s1    idle connections, each subscribed, in rooms of 50: memory per connection
@@ -52,14 +53,17 @@ type options struct {
 	rate                                 float64
 }
 
-var errMissed = errors.New("a target is missed")
+var (
+	errMissed = errors.New("a target is missed")
+	errFaults = errors.New("faults were seen")
+)
 
 func main() {
 	// The client's own garbage collector must not disturb what it measures.
 	debug.SetGCPercent(400)
 	switch err := run(os.Args[1:]); {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errMissed):
+	case errors.Is(err, errMissed), errors.Is(err, errFaults): // the report has said it
 		os.Exit(1)
 	case errors.As(err, new(usageError)):
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -249,7 +253,13 @@ func (o *options) load(dir string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return r.write(os.Stdout, o.json)
+	if err := r.write(os.Stdout, o.json); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(r.Results, func(x result) bool { return x.Faults.any() }) {
+		return errFaults
+	}
+	return nil
 }
 
 // loadTarget returns how to get a server for one scenario: -url's, or one of our own, fresh each time.

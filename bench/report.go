@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -208,19 +209,31 @@ func (r *report) writeSlow(w io.Writer) {
 	}
 }
 
+// writeNotes prints each remark once, with the runs that it is about.
 func (r *report) writeNotes(w io.Writer) {
-	seen := map[string]bool{}
+	var texts []string
+	about := map[string][]string{}
 	note := func(x result, text string) {
-		line := fmt.Sprintf("%s, %s: %s\n", x.Server, x.Scenario, text)
-		if text != "" && !seen[line] {
-			seen[line] = true
-			fmt.Fprint(w, "\n", line)
+		if text == "" {
+			return
+		}
+		if about[text] == nil {
+			texts = append(texts, text)
+		}
+		if run := x.Server + " " + x.Scenario; !slices.Contains(about[text], run) {
+			about[text] = append(about[text], run)
 		}
 	}
 	for _, x := range r.Results {
 		note(x, x.Notes)
 		note(x, x.Faults.First)
+		if strings.Contains(x.Faults.First, "rate_limited") {
+			note(x, "the server limits rates, as it should: raise its websocket.messages_per_second and message_burst for this load")
+		}
 		note(x, x.paced())
+	}
+	for _, text := range texts {
+		fmt.Fprintf(w, "\n%s:\n  %s\n", strings.Join(about[text], ", "), text)
 	}
 }
 

@@ -44,7 +44,6 @@ type pair struct {
 
 type peer struct {
 	*member
-	event      string // that reaches it
 	partner    *peer
 	pair       *pair
 	long       *template // offer or answer
