@@ -210,6 +210,7 @@ type client struct {
 	socket net.Conn
 	reader *bufio.Reader
 	answer *http.Response // of the handshake
+	query  string         // of the handshake
 	kept   []string       // messages that publish has read over
 	pings  int            // pings of the server that were seen and answered
 }
@@ -238,7 +239,9 @@ func (s *testServer) open(t testing.TB, user string, options ...dialOption) *cli
 		target += "?" + h.query
 	}
 	request := "GET " + target + " HTTP/1.1\r\nHost: " + s.addr + "\r\n" + strings.Join(h.header, "\r\n") + "\r\n\r\n"
-	return shakeHands(t, s, user, socket, append([]byte(request), h.early...))
+	c := shakeHands(t, s, user, socket, append([]byte(request), h.early...))
+	c.query = h.query
+	return c
 }
 
 // shakeHands sends a request on a connection and reads the answer to it. The connection ends with the test.
@@ -298,6 +301,15 @@ func (s *testServer) wantRefused(t testing.TB, status int, reason, user string, 
 	}
 	if kind := c.answer.Header.Get("Content-Type"); kind != "application/json" {
 		t.Errorf("a refusal of type %q", kind)
+	}
+	if status != http.StatusNotFound && !c.answer.Close {
+		t.Errorf("the refused connection stays open for whatever a proxy takes it for")
+	}
+	query, _ := url.ParseQuery(c.query)
+	for key, values := range query {
+		if len(values[0]) > 4 && strings.Contains(string(body), values[0]) {
+			t.Errorf("the body %s holds the query's %s", body, key)
+		}
 	}
 	return c.answer.Header
 }
