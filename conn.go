@@ -190,6 +190,10 @@ func (c *conn) collect(r io.Reader, message []byte) ([]byte, error) {
 		c.wire.holding = cap(message)
 		n, err := r.Read(message[len(message):cap(message)])
 		message = message[:len(message)+n]
+		if err == io.EOF && c.wire.readErr != nil {
+			// The library takes the end of the stream inside a message for the message's own.
+			return nil, io.ErrUnexpectedEOF
+		}
 		if err == io.EOF {
 			return message, nil
 		}
