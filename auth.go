@@ -142,7 +142,7 @@ func (a *Authenticator) Identify(r *http.Request, now time.Time) (Identity, *Ref
 		return Identity{}, tokenRefusal(TokenClaims), errors.New("userId is not the user_id that the token is bound to")
 	}
 	if userID != "" {
-		id.UserID = userID
+		id.UserID = strings.Clone(userID) // a part of the request line would keep all of it in memory, the token included
 	}
 	if id.UserID == "" {
 		// 16 characters of base32 are 80 random bits.

@@ -54,13 +54,15 @@ func newConnLimits(cfg *WebSocketConfig) *connLimits {
 // It knows bytes, not meaning.
 type conn struct {
 	// Immutable after the upgrade.
-	server   *Server
-	limits   *connLimits
-	id       uint64 // for the log
-	address  netip.Addr
-	identity Identity
-	strict   bool // from and signal:<x> must be the identity's own
-	library  *websocket.Conn
+	server  *Server
+	limits  *connLimits
+	id      uint64 // for the log
+	address netip.Addr
+	room    string // the only room it may use, "": any
+	expires int64  // the token's exp, ms since 1970; 0: never
+	strict  bool   // from and signal:<x> must be the identity's own
+	pro     bool   // may send larger files through the relay
+	library *websocket.Conn
 
 	wire   wire
 	outbox Outbox
@@ -129,10 +131,16 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // run is the connection's life after the upgrade, in its own goroutine: net/http's, with its buffers, has ended.
+// A connection that has come to rest goes on in a fresh goroutine: the stack of this one has grown, and would not shrink.
 func (c *conn) run() {
 	c.guard(c.readMessages)
+	if c.outbox.ended() == notEnded {
+		go c.run()
+		return
+	}
 	c.guard(c.letshare.leave)
 	c.sayGoodbye()
+	c.server.forget(c)
 }
 
 // guard runs a part of the connection's life; a panic in it ends this connection and no other.
@@ -146,14 +154,18 @@ func (c *conn) guard(part func()) {
 	part()
 }
 
-// readMessages reads until the connection ends. At rest it waits in wire.await, with little stack and no buffer.
+// readMessages reads until the connection ends, or has come to rest on a grown stack. At rest it waits in wire.await, with
+// little stack and no buffer.
 func (c *conn) readMessages() {
 	for {
 		if c.wire.resting() {
-			if err := c.wire.await(); err != nil {
+			if err := c.wire.await(); err == errNudged {
+				return
+			} else if err != nil {
 				c.outbox.end(c.verdict(err))
 				return
 			}
+			c.wire.grown.Store(true)
 		}
 		if !c.readMessage() {
 			return

@@ -20,12 +20,22 @@ type laneItem struct {
 	kept  bool
 }
 
+// lanes are the lanes of one outbox. Guarded by its mutex. nil has none.
+type lanes struct {
+	all   []*lane
+	turn  int // index of the lane that was served last
+	bytes int // that the lanes keep
+}
+
 // attachLane makes the outbox write what the lane holds. Shard.
 func (o *Outbox) attachLane(l *lane) {
 	limitUnsent(o.raw)
 	o.mu.Lock()
-	o.lanes = append(o.lanes, l)
-	o.bulk += l.bytes
+	if o.lanes == nil {
+		o.lanes = new(lanes)
+	}
+	o.lanes.all = append(o.lanes.all, l)
+	o.lanes.bytes += l.bytes
 	o.settle()
 	o.mu.Unlock()
 }
@@ -33,13 +43,11 @@ func (o *Outbox) attachLane(l *lane) {
 // detachLane takes the lane away, with the frames it keeps; what was only queued is forgotten. Shard.
 func (o *Outbox) detachLane(l *lane) {
 	o.mu.Lock()
-	if i := slices.Index(o.lanes, l); i >= 0 {
-		o.lanes = slices.Delete(o.lanes, i, i+1)
-		o.bulk -= l.bytes
-		l.queue = nil
-		l.written = 0
-		o.settle()
-	}
+	i := slices.Index(o.lanes.all, l)
+	o.lanes.all = slices.Delete(o.lanes.all, i, i+1)
+	o.lanes.bytes -= l.bytes
+	l.queue, l.written = nil, 0
+	o.settle()
 	o.mu.Unlock()
 }
 
@@ -48,7 +56,7 @@ func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
 	o.mu.Lock()
 	before := l.bytes
 	change(l)
-	o.bulk += l.bytes - before
+	o.lanes.bytes += l.bytes - before
 	flushIt = !o.dirty && o.ending == notEnded
 	o.dirty = o.dirty || flushIt
 	o.mu.Unlock()
@@ -96,12 +104,15 @@ func (l *lane) replay() {
 // sameFrame reports whether two frames are the same bytes in memory.
 func sameFrame(a, b []byte) bool { return &a[0] == &b[0] }
 
-// takeBulk takes the next frame of the lanes, in turn. Called with mu held and the claim taken.
-func (o *Outbox) takeBulk() (l *lane, item laneItem) {
-	for range o.lanes {
-		o.turn = (o.turn + 1) % len(o.lanes)
-		if l = o.lanes[o.turn]; len(l.queue) > 0 {
-			item = l.queue[0]
+// take takes the next frame of the lanes, in turn; no lane when nothing waits. Called with the claim taken.
+func (ls *lanes) take() (*lane, laneItem) {
+	if ls == nil {
+		return nil, laneItem{}
+	}
+	for range ls.all {
+		ls.turn = (ls.turn + 1) % len(ls.all)
+		if l := ls.all[ls.turn]; len(l.queue) > 0 {
+			item := l.queue[0]
 			l.queue = slices.Delete(l.queue, 0, 1)
 			return l, item
 		}
@@ -109,12 +120,15 @@ func (o *Outbox) takeBulk() (l *lane, item laneItem) {
 	return nil, laneItem{}
 }
 
-// bulkWaits reports whether a lane has something to write. Called with mu held.
-func (o *Outbox) bulkWaits() bool {
-	for _, l := range o.lanes {
-		if len(l.queue) > 0 {
-			return true
-		}
+// wait reports whether a lane has something to write.
+func (ls *lanes) wait() bool {
+	return ls != nil && slices.ContainsFunc(ls.all, func(l *lane) bool { return len(l.queue) > 0 })
+}
+
+// kept is how many bytes the lanes keep.
+func (ls *lanes) kept() int {
+	if ls == nil {
+		return 0
 	}
-	return false
+	return ls.bytes
 }

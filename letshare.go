@@ -227,7 +227,7 @@ func (l *letshare) room(e *envelope) (string, *Refusal) {
 	if !validRoomName(room) {
 		return "", refuseBadChannel
 	}
-	if only := l.conn.identity.Room; only != "" && room != only {
+	if only := l.conn.room; only != "" && room != only {
 		return room, refuseRoomNotAllowed
 	}
 	return room, nil

@@ -35,11 +35,11 @@ func (l *letshare) transfer(p []byte) {
 		}
 		m.Room = known.room
 	}
-	if only := l.conn.identity.Room; !validRoomName(m.Room) || only != "" && m.Room != only {
+	if only := l.conn.room; !validRoomName(m.Room) || only != "" && m.Room != only {
 		l.relayError(m.ID, relayNotInRoom, m.Kind == relayRequest)
 		return
 	}
-	relay := &relayOp{id: m.ID, message: m, pro: l.conn.identity.Pro}
+	relay := &relayOp{id: m.ID, message: m, pro: l.conn.pro}
 	l.conn.post(op{kind: opRelay, member: l.member, room: m.Room, relay: relay})
 }
 

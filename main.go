@@ -159,6 +159,7 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	if err != nil {
 		return fail(stderr, err)
 	}
+	tuneMemory(getenv)
 	errlog := NewErrorLog(cfg.Log.File, cfg.Log.MaxEntries, logHandler(stderr, cfg.Log.Level))
 	defer errlog.Close()
 	log := slog.New(errlog)

@@ -38,9 +38,7 @@ type Outbox struct {
 	ending  Ending        // the first reason wins
 	freed   chan struct{} // made by finish, which waits for the claim; capacity 1
 	sent    uint64        // bytes the socket has taken
-	lanes   []*lane       // of the transfers that this client receives
-	turn    int           // index of the lane that was served last
-	bulk    int           // bytes that the lanes keep
+	lanes   *lanes        // of the transfers that this client receives; nil until the first
 }
 
 // put queues a frame. It never blocks and never writes. True: the caller must flush before it rests.
@@ -69,7 +67,7 @@ func (o *Outbox) put(frame []byte) (flushIt bool) {
 func (o *Outbox) flush(w *inlineWriter) {
 	o.mu.Lock()
 	o.dirty = false
-	idle := o.queued == 0 && !o.bulkWaits()
+	idle := o.queued == 0 && !o.lanes.wait()
 	if o.writing || idle {
 		o.settle()
 		o.mu.Unlock()
@@ -91,7 +89,7 @@ func (o *Outbox) flush(w *inlineWriter) {
 
 	o.mu.Lock()
 	o.took(n, err)
-	rest := err == nil && o.ending == notEnded && (o.queued > 0 || o.bulkWaits())
+	rest := err == nil && o.ending == notEnded && (o.queued > 0 || o.lanes.wait())
 	o.settle()
 	if !rest {
 		o.release()
@@ -117,7 +115,7 @@ func (o *Outbox) writeRest() {
 		if o.ending == notEnded {
 			if o.queued > 0 {
 				frames = o.take()
-			} else if from, item = o.takeBulk(); from != nil {
+			} else if from, item = o.lanes.take(); from != nil {
 				frames = net.Buffers{item.frame}
 			}
 		}
@@ -151,7 +149,7 @@ func (o *Outbox) writeRest() {
 // tookBulk is took for a frame of a lane. Called with mu held and the claim taken.
 func (o *Outbox) tookBulk(from *lane, item laneItem, n int, err error) {
 	o.sent += uint64(n)
-	if err == nil && item.kept && slices.Contains(o.lanes, from) {
+	if err == nil && item.kept && slices.Contains(o.lanes.all, from) {
 		from.written++
 	}
 	o.broken = o.broken || err != nil && n > 0
@@ -236,7 +234,7 @@ func (o *Outbox) settle() {
 	if o.ending != notEnded {
 		return
 	}
-	if delta := o.queued + o.inbound + o.bulk - o.charged; delta != 0 {
+	if delta := o.queued + o.inbound + o.lanes.kept() - o.charged; delta != 0 {
 		o.charged += delta
 		o.budget.total.Add(int64(delta))
 	}

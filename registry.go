@@ -152,7 +152,7 @@ func (r *registry) counts() (live int, total uint64, sum traffic) {
 // the wall clock, which alone knows when a token expires. Sweep goroutine.
 func (c *conn) sweep(now time.Duration, wall time.Time, flush func(*Outbox)) {
 	limits := c.limits
-	if !c.identity.ExpiresAt.IsZero() && wall.Sub(c.identity.ExpiresAt) >= tokenLeeway {
+	if c.expires != 0 && wall.UnixMilli()-c.expires >= tokenLeeway.Milliseconds() {
 		c.outbox.end(ExpiredToken)
 	}
 	if !c.wire.paused.Load() {
@@ -162,6 +162,10 @@ func (c *conn) sweep(now time.Duration, wall time.Time, flush func(*Outbox)) {
 		if now-time.Duration(c.wire.lastRead.Load()) >= limits.idleTimeout {
 			c.outbox.end(IdleTimeout)
 		}
+	}
+	if c.wire.raw != nil && c.wire.grown.Load() && now-time.Duration(c.wire.lastRead.Load()) >= restAfter && c.outbox.ended() == notEnded {
+		c.wire.grown.Store(false)
+		c.wire.nudge()
 	}
 	if now-c.pinged >= limits.pingInterval {
 		c.pinged = now

@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -32,50 +31,6 @@ type Message struct {
 	timestamp int64                // ms since 1970, the server's clock; 0 until applied
 	frames    [dialectCount][]byte // the frame for each dialect; the publisher's own comes as a draft without its timestamp
 	encoded   [dialectCount]bool   // frames holds the final frame, or nil because the dialect cannot express the message
-}
-
-// Member is a client in the eyes of the rooms: who it is, how it speaks and where its frames go.
-type Member struct {
-	// Immutable.
-	identity string
-	dialect  dialect
-	outbox   *Outbox
-
-	mu   sync.Mutex
-	left []leftRoom // rooms that a shard has put this member out of, or never let in; taken by the read goroutine
-	told throttle   // error frames that were sent of late
-	// File transfers that this member has a part in, by their id; nil until the first.
-	transfers map[string]*knownTransfer
-	sending   int      // transfers under way that this member sends
-	answered  []string // transfers whose errors were told of late; at most maxAnswered
-}
-
-// knownTransfer is what a connection must know of a transfer, since not all messages about it name the room.
-type knownTransfer struct {
-	room string // immutable
-	pace bucket // bytes of frames that this member sends; read goroutine
-}
-
-// leftRoom says that after the operation numbered seq the member was not in the room.
-type leftRoom struct {
-	room string
-	seq  uint64
-}
-
-// gone notes that the member is not in the room after operation seq. Shard.
-func (m *Member) gone(room string, seq uint64) {
-	m.mu.Lock()
-	m.left = append(m.left, leftRoom{room, seq})
-	m.mu.Unlock()
-}
-
-// takeGone returns what gone noted since the last call. Read goroutine.
-func (m *Member) takeGone() []leftRoom {
-	m.mu.Lock()
-	left := m.left
-	m.left = nil
-	m.mu.Unlock()
-	return left
 }
 
 // roomLimits bound one room. 0 means no limit. Immutable.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -287,17 +288,34 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, refusal)
 		return
 	}
-	c := &conn{server: s, limits: s.limits, id: s.nextID.Add(1), address: address, identity: identity,
-		strict: s.cfg.WebSocket.StrictIdentity || identity.Bound, pinged: s.clock()}
-	c.outbox.limit, c.outbox.budget = s.cfg.WebSocket.MaxQueueBytes, s.budget
-	c.member.identity, c.member.outbox = identity.UserID, &c.outbox
-	c.letshare.conn, c.letshare.member = c, &c.member
+	c := s.newConn(address, identity)
 	if err := c.upgrade(w, r); err != nil {
 		s.conns.cancel(address)
 		s.log.Debug("handshake failed", "address", address.String(), "error", err.Error())
 		return
 	}
 	s.start(c)
+}
+
+// newConn makes the connection of a client that has been admitted.
+func (s *Server) newConn(address netip.Addr, identity Identity) *conn {
+	c := &conn{
+		server:  s,
+		limits:  s.limits,
+		id:      s.nextID.Add(1),
+		address: address,
+		room:    identity.Room,
+		strict:  s.cfg.WebSocket.StrictIdentity || identity.Bound,
+		pro:     identity.Pro,
+		pinged:  s.clock(),
+	}
+	if !identity.ExpiresAt.IsZero() {
+		c.expires = identity.ExpiresAt.UnixMilli()
+	}
+	c.outbox.limit, c.outbox.budget = s.cfg.WebSocket.MaxQueueBytes, s.budget
+	c.member.identity, c.member.outbox = identity.UserID, &c.outbox
+	c.letshare.conn, c.letshare.member = c, &c.member
+	return c
 }
 
 // errLimit is the log's detail of a refusal by limits: the reason says it all.
@@ -307,13 +325,15 @@ var errLimit = errors.New("limit reached")
 func (s *Server) start(c *conn) {
 	s.conns.add(c)
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		s.log.Debug("connection opened", "connection", c.id, "address", c.address.String(), "user", c.identity.UserID)
+		s.log.Debug("connection opened", "connection", c.id, "address", c.address.String(), "user", c.member.identity)
 	}
-	go func() {
-		c.run()
-		s.listener.leave()
-		s.conns.remove(c)
-	}()
+	go c.run()
+}
+
+// forget is the last word on a connection that has ended. Its last goroutine calls it.
+func (s *Server) forget(c *conn) {
+	s.listener.leave()
+	s.conns.remove(c)
 }
 
 // checkUpgrade says what is wrong with the form of an upgrade (RFC 6455 section 4.2.1), nil if nothing is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +18,9 @@ var errIdle = errors.New("between messages")
 
 // errEnded is what a read returns when the server itself has ended the connection.
 var errEnded = errors.New("connection ended")
+
+// errNudged is what await returns when the sweep has woken a connection at rest, for it to go on with a small stack.
+var errNudged = errors.New("nudged")
 
 // firstRead is a buffer for the first bytes after a rest.
 type firstRead [firstReadBytes]byte
@@ -58,6 +62,8 @@ type wire struct {
 	lastRead atomic.Int64 // when bytes came last, by clock
 	since    atomic.Int64 // when the message under way began, by clock; 0: none is
 	paused   atomic.Bool  // the server itself does not read: its deadlines stand still
+	grown    atomic.Bool  // messages have been read since the goroutine began; the sweep clears it when it nudges
+	closed   atomic.Bool  // the library wants no more; set by Close
 }
 
 // resting reports whether nothing is under way and no byte is left to look at.
@@ -83,6 +89,9 @@ func (w *wire) await() error {
 		} else {
 			w.readN, err = w.Conn.Read(w.first[:])
 			w.pending = w.first[:w.readN]
+		}
+		if w.readN == 0 && w.nudged(err) {
+			return errNudged
 		}
 		if w.readN == 0 && err != nil {
 			return w.failed(err)
@@ -155,11 +164,27 @@ func (w *wire) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := w.Conn.Read(p)
+	for n == 0 && w.nudged(err) { // bytes came just before the nudge
+		n, err = w.Conn.Read(p)
+	}
 	w.arrived(p[:n])
 	if n > 0 {
 		return n, nil
 	}
 	return 0, w.failed(err)
+}
+
+// nudge wakes the read goroutine from its rest. The sweep calls it, when the connection has been quiet for a while.
+func (w *wire) nudge() { w.Conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// nudged reports whether a read failed because of a nudge alone, and lets reads wait again.
+func (w *wire) nudged(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	w.Conn.SetReadDeadline(time.Time{})
+	// In this order: an end that comes after this look sets its own deadline after ours.
+	return w.outbox.ended() == notEnded && !w.closed.Load()
 }
 
 // failed notes the first failure of the socket.
@@ -288,5 +313,6 @@ func (w *wire) Write(p []byte) (int, error) {
 // Close wakes the read goroutine, which alone closes the socket. The library calls it when a control frame
 // takes longer than 5 s, and at the end. Any goroutine.
 func (w *wire) Close() error {
+	w.closed.Store(true)
 	return w.Conn.SetReadDeadline(time.Unix(1, 0))
 }
