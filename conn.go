@@ -73,6 +73,7 @@ type conn struct {
 	pings    bucket
 	inData   bool // the library is inside a data message
 	asked    chan *Refusal
+	lastWord []byte // the answer to the last of too many errors: it leaves with the close frame, for end drops the queue
 
 	// Guarded by the registry's mutex.
 	slot int
@@ -324,6 +325,9 @@ func (c *conn) sayGoodbye() {
 	frame := reason.frame()
 	if reason == PeerClosed {
 		frame = c.wire.goodbye // the peer's own code and text, as RFC 6455 section 5.5.1 wants
+	}
+	if reason == TooManyErrors {
+		frame = append(c.lastWord, frame...)
 	}
 	if c.outbox.finish(frame) && reason != PeerClosed {
 		c.linger(reason)

@@ -159,11 +159,10 @@ func (s *testServer) wantMetric(t testing.TB, section, key string, want float64)
 
 // handshake is an upgrade request on its way to being sent.
 type handshake struct {
-	path    string
-	query   string   // raw, without the question mark
-	header  []string // "Name: value", without Host
-	early   []byte   // sent in one packet with the request
-	receive int      // bytes of the socket's receive buffer, 0: the system's
+	path   string
+	query  string   // raw, without the question mark
+	header []string // "Name: value", without Host
+	early  []byte   // sent in one packet with the request
 }
 
 // dialOption changes a handshake.
@@ -199,9 +198,6 @@ func withoutHeader(name string) dialOption {
 // withEarly sends bytes right behind the request, in one packet, before the answer can be known.
 func withEarly(frames []byte) dialOption { return func(h *handshake) { h.early = frames } }
 
-// withReceiveBuffer makes the client's socket take little before it has to be read.
-func withReceiveBuffer(bytes int) dialOption { return func(h *handshake) { h.receive = bytes } }
-
 // client is one WebSocket connection, frame by frame: it can send what no library would, and it
 // fails the test when the server sends what RFC 6455 forbids. Used by one goroutine.
 type client struct {
@@ -230,9 +226,6 @@ func (s *testServer) open(t testing.TB, user string, options ...dialOption) *cli
 	socket, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if h.receive > 0 {
-		socket.(*net.TCPConn).SetReadBuffer(h.receive)
 	}
 	target := h.path
 	if h.query != "" {

@@ -269,11 +269,13 @@ func (l *letshare) refuse(refusal *Refusal, room, id string) {
 	}
 	l.conn.server.counters.refuse(refusal.Reason)
 	now := time.Now()
-	if id != "" || last || l.member.mayTell(refusal.Reason, room, now) {
-		l.conn.send(letshareError(&o, refusal, now))
-	}
 	if last {
+		l.conn.lastWord = letshareError(&o, refusal, now)
 		l.conn.outbox.end(TooManyErrors)
+		return
+	}
+	if id != "" || l.member.mayTell(refusal.Reason, room, now) {
+		l.conn.send(letshareError(&o, refusal, now))
 	}
 }
 
