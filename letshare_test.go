@@ -560,8 +560,35 @@ func TestInvalidUTF8EndsItsSenderAlone(t *testing.T) {
 	bob.wantData(t, `{"from":"anna","text":"雪"}`)
 }
 
-// Types of the file transfer that mean nothing here are left alone, and so are all of them while no transfer runs.
-func TestTransferMessagesAreNoProtocolErrors(t *testing.T) {
+// Where files are not relayed, whoever asks for it is told at once, with the transfer's id: the app ends that transfer alone.
+// Everything else about transfers is left alone.
+func TestARelayThatIsOffSaysSo(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, func(cfg *Config) { cfg.Relay.Enabled = false })
+	anna, bob := s.dial(t, "anna"), s.dial(t, "bob")
+	anna.subscribe(t, "room", "")
+	bob.subscribe(t, "room", "signal:all")
+	bob.subscribe(t, "room", "signal:bob")
+	for i := range 25 { // none is a protocol error: twenty in a row end nothing
+		id := fmt.Sprintf("transfer_%d_abcdefg", i)
+		anna.send(t, `{"type":"file:transfer:request","channel":"room","event":"signal:bob","data":{"transfer_id":"`+id+`","file_name":"a.txt","file_size":1,
+			"file_type":"text/plain","chunk_size":65536,"total_chunks":1,"from_user_id":"anna","to_user_id":"bob","room_name":"room","flow_control":"receiver_ack_v1"}}`)
+		anna.want(t, `{"type":"error","error":{"code":501,"reason":"relay_disabled","transfer_id":"`+id+`"}}`)
+	}
+	for range 5 {
+		for _, kind := range []string{"accept", "start", "ack", "end", "complete", "cancel", "unheard-of"} {
+			anna.send(t, `{"type":"file:transfer:`+kind+`","channel":"room","data":{"transfer_id":"transfer_1_abcdefg","chunk_index":0,"reason":"x"}}`)
+		}
+	}
+	bob.wantNothing(t)
+	s.wantMetric(t, "refusals", "relay_disabled", 25)
+	s.wantMetric(t, "refusals", "bad_type", 0)
+	anna.publish(t, "room", "", `{"n":1}`)
+	bob.want(t, `{"type":"message","data":{"n":1}}`)
+}
+
+// A type of the file transfer that nobody knows is no error, in any number.
+func TestUnknownTransferMessagesAreIgnored(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	anna, bob := s.dial(t, "anna"), s.dial(t, "bob")
