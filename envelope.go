@@ -29,7 +29,7 @@ const maxNesting = 10000
 func parseEnvelope(p []byte) (e envelope, ok bool) {
 	s := jsonScanner{text: p}
 	s.space()
-	if !s.object(&e, (*envelope).field) {
+	if !s.object(&e) {
 		return envelope{}, false
 	}
 	s.space()
@@ -41,7 +41,7 @@ func (e *envelope) field(s *jsonScanner, key []byte) bool {
 	s.space()
 	begin := s.at
 	if string(key) == "data" && s.at < len(s.text) && s.text[s.at] == '{' {
-		if !s.object(e, (*envelope).dataField) {
+		if !s.object(e) {
 			return false
 		}
 	} else if !s.value() {
@@ -87,9 +87,10 @@ type jsonScanner struct {
 	depth int // objects and arrays open
 }
 
-// object walks over an object, which must begin here. It calls field with every key, decoded; field walks over the value.
+// object walks over an object, the envelope or its data, which must begin here. It hands every key, decoded, to field or
+// dataField, which walks over the value. (Called by name, they leave scanner and envelope on the stack.)
 // Two keys of the envelope that are alike but for case are refused; in data that is only noted, for the keys that matter.
-func (s *jsonScanner) object(e *envelope, field func(*envelope, *jsonScanner, []byte) bool) bool {
+func (s *jsonScanner) object(e *envelope) bool {
 	if !s.take('{') {
 		return false
 	}
@@ -119,7 +120,7 @@ func (s *jsonScanner) object(e *envelope, field func(*envelope, *jsonScanner, []
 			}
 		}
 		s.space()
-		if !s.take(':') || !field(e, s, key) {
+		if !s.take(':') || inData && !e.dataField(s, key) || !inData && !e.field(s, key) {
 			return false
 		}
 		s.space()

@@ -160,6 +160,7 @@ type shard struct {
 	touched  []*Outbox // to be flushed
 	batch    int       // bytes of frames put since the last flush
 	now      time.Time // read once for each batch
+	current  op        // under way; a field so that it needs no object of its own
 	tally    tally     // since the last batch
 
 	// Atomic, written once for each batch.
@@ -176,9 +177,9 @@ type tally struct{ messages, deliveries, unspoken uint64 }
 // under way comes along, and then flushes each outbox that it touched, with one write for all its frames.
 func (s *shard) run() {
 	for {
-		o := <-s.mailbox
+		s.current = <-s.mailbox
 		s.now = time.Now()
-		if !s.handle(&o) || !s.drain() {
+		if !s.handle(&s.current) || !s.drain() {
 			return
 		}
 		runtime.Gosched()
@@ -193,8 +194,8 @@ func (s *shard) run() {
 func (s *shard) drain() bool {
 	for range mailboxOps {
 		select {
-		case o := <-s.mailbox:
-			if !s.handle(&o) {
+		case s.current = <-s.mailbox:
+			if !s.handle(&s.current) {
 				return false
 			}
 			if s.batch >= batchBytes {
@@ -214,6 +215,7 @@ func (s *shard) flush() {
 		s.touched[i] = nil
 	}
 	s.touched, s.batch = s.touched[:0], 0
+	s.current = op{} // a shard at rest keeps no message and no member alive
 	s.roomCount.Store(int64(len(s.rooms)))
 	if s.tally != (tally{}) {
 		s.messages.Add(s.tally.messages)
