@@ -134,25 +134,25 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // run is the connection's life after the upgrade, in its own goroutine: net/http's, with its buffers, has ended.
 // A connection that has come to rest goes on in a fresh goroutine: the stack of this one has grown, and would not shrink.
 func (c *conn) run() {
-	c.guard(c.readMessages)
+	c.guard((*conn).readMessages)
 	if c.outbox.ended() == notEnded {
 		go c.run()
 		return
 	}
-	c.guard(c.letshare.leave)
+	c.guard(func(c *conn) { c.letshare.leave() })
 	c.sayGoodbye()
 	c.server.forget(c)
 }
 
 // guard runs a part of the connection's life; a panic in it ends this connection and no other.
-func (c *conn) guard(part func()) {
+func (c *conn) guard(part func(*conn)) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.outbox.end(InternalError)
 			c.server.log.Error("panic in a connection", "panic", fmt.Sprint(p), "address", c.address.String(), "stack", string(debug.Stack()))
 		}
 	}()
-	part()
+	part(c)
 }
 
 // readMessages reads until the connection ends, or has come to rest on a grown stack. At rest it waits in wire.await, with

@@ -159,9 +159,14 @@ const (
 const (
 	// sweepInterval is how often every connection's deadlines are looked at: a deadline is met within it.
 	sweepInterval = 500 * time.Millisecond
-	// restAfter is how long a connection must be quiet before it goes on with a small stack: moving costs some
-	// microseconds, and saves 2 KB or more for as long as the quiet lasts.
-	restAfter = 2 * time.Second
+	// restAfter is how long a connection, or the arrival of new ones, must be quiet to be called at rest.
+	restAfter = 1500 * time.Millisecond
+	// restLeast is how many connections must have come to rest for a tidying to pay: each frees about 2 KB.
+	restLeast = 64
+	// restInterval is the least time between two tidyings: each collects all garbage.
+	restInterval = 5 * time.Second
+	// restLatest is when a tidying is due although new connections keep arriving.
+	restLatest = time.Minute
 	// sweepChunk is how many connections are looked at under one hold of the registry's mutex.
 	sweepChunk = 256
 	// requestTimeout bounds reading a request and writing its answer; an upgrade ends it.

@@ -59,6 +59,13 @@ func (r *registry) cancel(address netip.Addr) {
 	r.leaveAddress(address)
 }
 
+// arrivals is how many connections there have been.
+func (r *registry) arrivals() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
+}
+
 // live is how many connections there are.
 func (r *registry) live() int {
 	r.mu.Lock()
@@ -162,10 +169,6 @@ func (c *conn) sweep(now time.Duration, wall time.Time, flush func(*Outbox)) {
 		if now-time.Duration(c.wire.lastRead.Load()) >= limits.idleTimeout {
 			c.outbox.end(IdleTimeout)
 		}
-	}
-	if c.wire.raw != nil && c.wire.grown.Load() && now-time.Duration(c.wire.lastRead.Load()) >= restAfter && c.outbox.ended() == notEnded {
-		c.wire.grown.Store(false)
-		c.wire.nudge()
 	}
 	if now-c.pinged >= limits.pingInterval {
 		c.pinged = now

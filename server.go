@@ -203,6 +203,7 @@ func (s *Server) sweep(ctx context.Context) {
 	defer ticker.Stop()
 	writer := newInlineWriter()
 	flush := func(o *Outbox) { o.flush(writer) }
+	var tidy tidying
 	for {
 		select {
 		case <-ctx.Done():
@@ -211,6 +212,7 @@ func (s *Server) sweep(ctx context.Context) {
 			now := s.clock()
 			s.conns.each(func(c *conn) { c.sweep(now, wall, flush) })
 			s.rate.update(now, s.hub.totals().messages)
+			tidy.look(s.conns, now)
 		}
 	}
 }

@@ -62,7 +62,7 @@ type wire struct {
 	lastRead atomic.Int64 // when bytes came last, by clock
 	since    atomic.Int64 // when the message under way began, by clock; 0: none is
 	paused   atomic.Bool  // the server itself does not read: its deadlines stand still
-	grown    atomic.Bool  // messages have been read since the goroutine began; the sweep clears it when it nudges
+	grown    atomic.Bool  // messages have been read since the goroutine began; nudge clears it
 	closed   atomic.Bool  // the library wants no more; set by Close
 }
 
@@ -72,38 +72,37 @@ func (w *wire) resting() bool {
 }
 
 // await waits at rest until bytes come. The pong that answers our ping is dealt with here: passing it on to
-// the library would cost an idle connection a deep stack every 25 seconds.
+// the library would cost an idle connection a deep stack every 25 seconds. errNudged: go on in a fresh goroutine.
 func (w *wire) await() error {
-	for {
-		if w.since.Load() != 0 {
-			w.since.Store(0)
-		}
-		if err := w.pace(); err != nil {
-			return err
-		}
-		var err error
-		if w.raw != nil {
-			if err = w.raw.Read(w.onRead); err == nil {
-				err = w.readErr
-			}
-		} else {
-			w.readN, err = w.Conn.Read(w.first[:])
-			w.pending = w.first[:w.readN]
-		}
-		if w.readN == 0 && w.nudged(err) {
-			return errNudged
-		}
-		if w.readN == 0 && err != nil {
-			return w.failed(err)
-		}
-		w.arrived(w.pending)
-		w.readN = 0
-		if !isLonePong(w.pending) {
-			return nil
-		}
-		w.pending = w.pending[:0]
-		w.giveBack()
+	if w.since.Load() != 0 {
+		w.since.Store(0)
 	}
+	if err := w.pace(); err != nil {
+		return err
+	}
+	var err error
+	w.readN = 0
+	if w.raw != nil {
+		if err = w.raw.Read(w.onRead); err == nil {
+			err = w.readErr
+		}
+	} else {
+		w.readN, err = w.Conn.Read(w.first[:])
+		w.pending = w.first[:w.readN]
+	}
+	if w.readN == 0 && w.nudged(err) {
+		return errNudged
+	}
+	if w.readN == 0 && err != nil {
+		return w.failed(err)
+	}
+	w.arrived(w.pending)
+	if isLonePong(w.pending) {
+		w.pending = nil
+		w.giveBack()
+		return errNudged // even this little has made the stack grow
+	}
+	return nil
 }
 
 // readFirst reads into a borrowed buffer, which it gives back when there is nothing to read yet. It runs inside
@@ -174,8 +173,16 @@ func (w *wire) Read(p []byte) (int, error) {
 	return 0, w.failed(err)
 }
 
-// nudge wakes the read goroutine from its rest. The sweep calls it, when the connection has been quiet for a while.
-func (w *wire) nudge() { w.Conn.SetReadDeadline(time.Unix(1, 0)) }
+// atRest reports whether the connection is quiet, so that moving it pays. Any goroutine.
+func (w *wire) atRest(now time.Duration) bool {
+	return w.raw != nil && now-time.Duration(w.lastRead.Load()) >= restAfter
+}
+
+// nudge wakes the read goroutine from its rest, to go on in a fresh goroutine. Sweep.
+func (w *wire) nudge() {
+	w.grown.Store(false)
+	w.Conn.SetReadDeadline(time.Unix(1, 0))
+}
 
 // nudged reports whether a read failed because of a nudge alone, and lets reads wait again.
 func (w *wire) nudged(err error) bool {
