@@ -329,8 +329,12 @@ func (c *conn) sayGoodbye() {
 	if reason == TooManyErrors {
 		frame = append(c.lastWord, frame...)
 	}
-	if c.outbox.finish(frame) && reason != PeerClosed {
+	said := c.outbox.finish(frame)
+	switch {
+	case said && reason != PeerClosed:
 		c.linger(reason)
+	case !said && reason != PeerClosed && reason != ConnectionLost:
+		discard(c.wire.Conn)
 	}
 	c.library.CloseNow()
 	c.wire.Conn.Close()
@@ -338,6 +342,17 @@ func (c *conn) sayGoodbye() {
 	c.server.counters.ended(reason)
 	if log := c.server.log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("connection closed", "connection", c.id, "reason", reason.String(), "address", c.address.String())
+	}
+}
+
+// discard makes the close of a client that was cut drop what the kernel has queued for it: megabytes that nobody reads
+// would stay for minutes.
+func discard(socket net.Conn) {
+	if wrapped, ok := socket.(interface{ NetConn() net.Conn }); ok {
+		socket = wrapped.NetConn() // TLS
+	}
+	if tcp, ok := socket.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
 	}
 }
 

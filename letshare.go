@@ -51,7 +51,7 @@ func (l *letshare) text(p []byte) {
 		return
 	}
 	if isTransfer {
-		l.transfer(p)
+		l.transfer(string(kind), p)
 		return
 	}
 	if !validMessageID(e.id) {

@@ -8,23 +8,26 @@ import (
 // transfer out. Nothing here counts as a protocol error: an error about a transfer carries its id, and the app ends that
 // transfer alone. Owned by the read goroutine.
 
-// transfer takes one control message, p, whose type begins with file:transfer:.
-func (l *letshare) transfer(p []byte) {
+// transfer takes one control message, p, whose type, kind, begins with file:transfer:.
+func (l *letshare) transfer(kind string, p []byte) {
 	l.bad = 0
+	l.conn.wire.refund(len(p))
 	if !l.paceRelay() {
 		return
 	}
-	m, problem := parseRelayMessage(p)
-	switch {
-	case problem == relayUnknownKind:
-		return
-	case problem != relayNoProblem:
-		l.relayError(transferID(p), problem, false)
-		return
-	case !l.conn.server.relay.enabled:
-		if m.Kind == relayRequest {
-			l.relayError(m.ID, relayOff, true)
+	if !l.conn.server.relay.enabled {
+		if kind == relayPrefix+relayKindNames[relayRequest] {
+			l.relayError(transferID(p), relayOff, true)
 		}
+		return
+	}
+	m, problem := parseRelayMessage(p)
+	switch problem {
+	case relayNoProblem:
+	case relayUnknownKind:
+		return
+	default:
+		l.relayError(transferID(p), problem, false)
 		return
 	}
 	if m.Room == "" {

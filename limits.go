@@ -106,7 +106,7 @@ const (
 	// with unread input resets the connection and can destroy the close frame.
 	closeLinger = 2 * time.Second
 	// protocolErrorLinger is the same after a violation of RFC 6455: such a peer may never answer.
-	protocolErrorLinger = 700 * time.Millisecond
+	protocolErrorLinger = 500 * time.Millisecond
 	// maxPacing is how long a client may stay over its bytes per second before it is cut.
 	maxPacing = 5 * time.Second
 	// pacingStep is how often a paced connection looks whether it has been ended meanwhile.

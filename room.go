@@ -14,20 +14,10 @@ const (
 	dialectCount
 )
 
-// payloadKind says what a message's data is, so that a dialect knows whether it can express it.
-type payloadKind uint8
-
-// The kinds of payload.
-const (
-	payloadObject payloadKind = iota // a JSON object
-)
-
 // Message is one publish on its way through a room. Its fields are immutable once the room has applied it; frames
 // are filled as recipients of each dialect turn up. Owned by the room's shard from post on.
 type Message struct {
 	event     string
-	kind      payloadKind
-	data      []byte               // the publisher's bytes
 	timestamp int64                // ms since 1970, the server's clock; 0 until applied
 	frames    [dialectCount][]byte // the frame for each dialect; the publisher's own comes as a draft without its timestamp
 	encoded   [dialectCount]bool   // frames holds the final frame, or nil because the dialect cannot express the message

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -93,11 +95,24 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		IdleTimeout:       keepAliveTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnState:         s.listener.watch,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          stdlog.New(httpLog{log}, "", 0),
 		Protocols:         new(http.Protocols),
 	}
 	s.http.Protocols.SetHTTP1(true)
 	return s, nil
+}
+
+// httpLog takes what net/http has to say. Most of it is the noise of strangers, bad TLS handshakes above all; its own
+// trouble is an error.
+type httpLog struct{ log *slog.Logger }
+
+func (l httpLog) Write(p []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.Contains(p, []byte("panic")) || bytes.Contains(p, []byte("Accept error")) {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "http server", "message", strings.TrimSpace(string(p)))
+	return len(p), nil
 }
 
 // descriptorLimits derives from the open-file limit how many WebSocket connections there may be, and how many
