@@ -28,6 +28,7 @@ type pipeListener struct {
 	incoming chan net.Conn
 	closed   chan struct{}
 	close    func()
+	wrap     func(net.Conn) net.Conn // goes around the server's end of new connections; set before they are dialed
 }
 
 func newPipeListener() *pipeListener {
@@ -55,6 +56,9 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net:
 // dial returns the client's end of a new connection.
 func (l *pipeListener) dial() (net.Conn, error) {
 	here, there := net.Pipe()
+	if l.wrap != nil {
+		there = l.wrap(there)
+	}
 	select {
 	case l.incoming <- there:
 		return here, nil
