@@ -235,7 +235,7 @@ func (m *model) publish(from int, room, event, sender, id string, n int) {
 		event = "signal:all"
 	}
 	c := m.clients[from]
-	data := fmt.Sprintf(`{"n":%d}`, n)
+	var data string
 	switch {
 	case sender == "":
 		data = fmt.Sprintf(`{"from":%q,"n":%d}`, c.identity, n)

@@ -92,6 +92,7 @@ func inBubble(t *testing.T, change func(*Config), story func(*testing.T, *pipeSe
 				t.Errorf("Run: %v", err)
 			}
 		}()
+		time.Sleep(time.Millisecond) // a clock that stands at zero, as no real one does, would mean never
 		story(t, s)
 	})
 }
