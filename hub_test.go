@@ -343,6 +343,10 @@ func compareSaid(t *testing.T, step, who int, conns []*conn, m *model) {
 	for _, frame := range takeFrames(conns[who]) {
 		got = append(got, said(t, frame))
 	}
+	if last := conns[who].lastWord; last != nil { // leaves with the close frame
+		got = append(got, said(t, last))
+		conns[who].lastWord = nil
+	}
 	if want := m.clients[who].want; !slices.Equal(got, want) {
 		t.Fatalf("step %d: client %d (%s) was told\n%q, the model says\n%q", step, who, m.clients[who].identity, got, want)
 	}
