@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -168,13 +169,45 @@ func (c *conn) readMessages() {
 			}
 			c.wire.grown.Store(true)
 		}
-		if !c.readMessage() {
+		if !c.readWhole() && !c.readMessage() || c.outbox.ended() != notEnded {
 			return
 		}
 	}
 }
 
-// readMessage reads one message and hands it to the protocol. False: the connection has ended.
+// readWhole deals with the next frame if it is simple and here as a whole. False: it is not, and the library must read it.
+func (c *conn) readWhole() bool {
+	defer c.wire.rested()
+	if message, ok := c.wire.takeWhole(opText); ok {
+		c.takeText(message)
+	} else if _, ok := c.wire.takeWhole(opPong); ok {
+		// The bytes were the sign of life.
+	} else if payload, ok := c.wire.takeWhole(opClose); ok {
+		c.outbox.end(c.peerCloses(payload))
+	} else {
+		return false
+	}
+	c.wire.messageDone()
+	return true
+}
+
+// peerCloses takes the payload of the client's close frame and says how the connection ends by it.
+func (c *conn) peerCloses(payload []byte) Ending {
+	if len(payload) == 0 {
+		c.wire.goodbye = closeFrame(0, "")
+		return PeerClosed
+	}
+	if len(payload) == 1 || !validCloseCode(binary.BigEndian.Uint16(payload)) {
+		return ProtocolError
+	}
+	if !utf8.Valid(payload[2:]) {
+		return InvalidUTF8
+	}
+	c.wire.goodbye = closeFrame(binary.BigEndian.Uint16(payload), string(payload[2:]))
+	return PeerClosed
+}
+
+// readMessage lets the library read one message, and hands it to the protocol. False: the connection has ended.
 func (c *conn) readMessage() bool {
 	kind, r, err := c.library.Reader(context.Background())
 	if errors.Is(err, errIdle) {
@@ -194,7 +227,7 @@ func (c *conn) readMessage() bool {
 	if err != nil {
 		c.outbox.end(c.verdict(err))
 	}
-	return c.outbox.ended() == notEnded
+	return err == nil
 }
 
 // collect reads a message to its end. The buffer grows with the bytes that came, never with a length that was announced.
@@ -226,17 +259,21 @@ func (c *conn) readText(r io.Reader) error {
 	buffer := messageBuffers.Get().(*firstRead)
 	defer messageBuffers.Put(buffer)
 	message, err := c.collect(r, buffer[:0])
-	if err != nil {
-		return err
+	if err == nil {
+		c.takeText(message)
 	}
+	return err
+}
+
+// takeText hands a text message over.
+func (c *conn) takeText(message []byte) {
 	// The library does not check this, and a browser that is sent such bytes must cut its connection
 	// (RFC 6455 section 8.1): one member could throw out all others.
 	if !utf8.Valid(message) {
 		c.outbox.end(InvalidUTF8)
-		return nil
+		return
 	}
 	c.letshare.text(message)
-	return nil
 }
 
 // readBinary reads a binary message into a buffer of its own, with room in front for a frame header, so that it can be

@@ -136,6 +136,9 @@ func (s *jsonScanner) object(e *envelope) bool {
 
 // value walks over any value, without recursion: one bit per open object or array says which it is.
 func (s *jsonScanner) value() bool {
+	if s.at < len(s.text) && s.text[s.at] != '{' && s.text[s.at] != '[' {
+		return s.scalar(s.text[s.at])
+	}
 	var few [4]uint64
 	open := few[:]
 	base := s.depth
@@ -269,22 +272,36 @@ func (s *jsonScanner) str() bool {
 	if !s.take('"') {
 		return false
 	}
-	for s.at < len(s.text) {
-		c := s.text[s.at]
+	for {
+		rest := s.text[s.at:]
+		n := 0
+		for n < len(rest) && plainByte[rest[n]] {
+			n++
+		}
+		if s.at += n; n == len(rest) {
+			return false
+		}
 		s.at++
-		switch {
-		case c == '"':
+		switch rest[n] {
+		case '"':
 			return true
-		case c == '\\':
+		case '\\':
 			if !s.escape() {
 				return false
 			}
-		case c < 0x20:
+		default:
 			return false
 		}
 	}
-	return false
 }
+
+// plainByte says which bytes stand for themselves inside a JSON string.
+var plainByte = func() (plain [256]bool) {
+	for c := range plain {
+		plain[c] = c >= 0x20 && c != '"' && c != '\\'
+	}
+	return plain
+}()
 
 // escape walks over what follows a backslash. A lone surrogate is let through, as encoding/json does.
 func (s *jsonScanner) escape() bool {
@@ -339,7 +356,7 @@ type keySet struct {
 func (k *keySet) add(key []byte) bool {
 	if k.many == nil {
 		for _, other := range k.few[:k.n] {
-			if bytes.EqualFold(other, key) {
+			if mayFold(other, key) && bytes.EqualFold(other, key) {
 				return false
 			}
 		}
@@ -361,10 +378,15 @@ func (k *keySet) add(key []byte) bool {
 	return true
 }
 
+// mayFold is a quick look: keys that begin with different ASCII letters are different.
+func mayFold(a, b []byte) bool {
+	return len(a) == 0 || len(b) == 0 || a[0]|0x20 == b[0]|0x20 || a[0] >= utf8.RuneSelf || b[0] >= utf8.RuneSelf
+}
+
 // foldsTo reports whether key is name but for case. name is lower-case ASCII.
 func foldsTo(key []byte, name string) bool {
 	// The longest rune that folds to an ASCII letter has 3 bytes (the Kelvin sign).
-	return len(key) >= len(name) && len(key) <= 3*len(name) && bytes.EqualFold(key, []byte(name))
+	return len(key) >= len(name) && len(key) <= 3*len(name) && mayFold(key, []byte(name)) && bytes.EqualFold(key, []byte(name))
 }
 
 // fold replaces every rune by the least one that differs from it only in case.

@@ -61,6 +61,28 @@ func closeFrame(code uint16, reason string) []byte {
 	return append(frame, reason...)
 }
 
+// unmask undoes a client's masking, in place (RFC 6455 section 5.3).
+func unmask(p []byte, key [4]byte) {
+	word := binary.LittleEndian.Uint32(key[:])
+	wide := uint64(word)<<32 | uint64(word)
+	i := 0
+	for ; i+8 <= len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], binary.LittleEndian.Uint64(p[i:])^wide)
+	}
+	for ; i < len(p); i++ {
+		p[i] ^= key[i%4]
+	}
+}
+
+// validCloseCode reports whether a peer may send the code (RFC 6455 section 7.4 and the IANA registry).
+func validCloseCode(code uint16) bool {
+	switch {
+	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
+		return true
+	}
+	return false
+}
+
 // frameScanner follows the frame boundaries in a client's bytes without touching them. The library
 // checks and decodes the frames; it does not tell where they begin and end, and that is what bounds a
 // message in time and bytes, shows that a connection is idle, and finds the peer's close frame

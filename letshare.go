@@ -75,7 +75,7 @@ func (l *letshare) text(p []byte) {
 // burst, since the bucket was last full, end the connection.
 func (l *letshare) admitMessage() bool {
 	limit := l.conn.limits.messages
-	now := l.conn.wire.clock()
+	now := time.Duration(l.conn.wire.lastRead.Load()) // the clock, when the message came
 	if l.inflow.refill(limit, now) {
 		l.refused = 0
 	}

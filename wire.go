@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -127,8 +128,53 @@ func (w *wire) readFirst(fd uintptr) bool {
 
 // isLonePong reports whether p is exactly one whole, masked pong.
 func isLonePong(p []byte) bool {
-	return len(p) >= 6 && p[0] == finBit|opPong && p[1]&maskBit != 0 &&
-		int(p[1]&^maskBit) <= maxControlPayload && len(p) == 6+int(p[1]&^maskBit)
+	n := wholeFrame(p, opPong)
+	return n > 0 && n == len(p)
+}
+
+// wholeFrame returns the length of the frame that p begins with, if it is whole, final, masked and of the opcode,
+// without extensions; else 0. Frames with a length of 8 bytes are none of these.
+func wholeFrame(p []byte, opcode byte) int {
+	if len(p) < 6 || p[0] != finBit|opcode || p[1]&maskBit == 0 {
+		return 0
+	}
+	size := 6 + int(p[1]&^maskBit)
+	switch {
+	case size == 6+126 && opcode == opText && len(p) >= 8:
+		size = 8 + int(binary.BigEndian.Uint16(p[2:]))
+	case size > 6+maxControlPayload:
+		return 0
+	}
+	if len(p) < size {
+		return 0
+	}
+	return size
+}
+
+// takeWhole takes the next frame's payload, if the frame is here as a whole and simple, and the library holds no part of what
+// came before. Nearly all are: the library's own way would cost each message several locks and two copies.
+// The payload is unmasked in place and valid until the next call of rested.
+func (w *wire) takeWhole(opcode byte) (payload []byte, ok bool) {
+	n := wholeFrame(w.pending, opcode)
+	if n == 0 || n > w.limits.maxMessage || w.reader.Buffered() > 0 {
+		return nil, false
+	}
+	frame := w.pending[:n]
+	w.pending = w.pending[n:]
+	header := 2
+	if frame[1]&^maskBit == 126 {
+		header = 4
+	}
+	payload = frame[header+4:]
+	unmask(payload, [4]byte(frame[header:]))
+	return payload, true
+}
+
+// rested gives the buffer back when all that it held has been dealt with.
+func (w *wire) rested() {
+	if len(w.pending) == 0 {
+		w.giveBack()
+	}
 }
 
 // giveBack returns the borrowed buffer.
