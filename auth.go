@@ -32,6 +32,7 @@ type Authenticator struct {
 	trustUnix   bool   // trusted_proxies names "unix"
 	proKey      []byte // signs the app's PRO tokens; nil: they are ignored
 	parser      *jwt.Parser
+	verified    tokenCache // the one part that changes; it has a mutex
 }
 
 // Identity is who a connection is, for as long as it lives.
@@ -191,13 +192,18 @@ func (a *Authenticator) tokenIdentity(token string, now time.Time) (Identity, *R
 	if a.isStatic(token) {
 		return Identity{}, nil, nil
 	}
-	raw, refusal, detail := a.verifySignature(token)
-	if refusal != nil {
-		return Identity{}, refusal, detail
-	}
-	claims, err := readClaims(raw)
-	if err != nil {
-		return Identity{}, tokenRefusal(TokenClaims), err
+	sum := sha256.Sum256([]byte(token))
+	claims, verified := a.verified.get(sum)
+	if !verified {
+		raw, refusal, detail := a.verifySignature(token)
+		if refusal != nil {
+			return Identity{}, refusal, detail
+		}
+		var err error
+		if claims, err = readClaims(raw); err != nil {
+			return Identity{}, tokenRefusal(TokenClaims), err
+		}
+		a.verified.put(sum, claims)
 	}
 	if reason, err := claims.check(now, a.maxLifetime); err != nil {
 		return Identity{}, tokenRefusal(reason), err
@@ -207,6 +213,9 @@ func (a *Authenticator) tokenIdentity(token string, now time.Time) (Identity, *R
 
 // isStatic compares token with every static token, in a time that does not depend on which one it is or how much of it fits.
 func (a *Authenticator) isStatic(token string) bool {
+	if len(a.static) == 0 {
+		return false
+	}
 	sum, found := staticHash(token), 0
 	for i := range a.static {
 		found |= subtle.ConstantTimeCompare(sum[:], a.static[i][:])
@@ -391,22 +400,28 @@ func parseProxy(s string) (netip.Prefix, error) {
 //
 // It is the zero Addr for a peer on the Unix socket that is not trusted, or that forwards for nobody.
 func (a *Authenticator) ClientAddress(r *http.Request) netip.Addr {
-	client := peerAddress(r)
+	client, _, _ := a.clientHop(r)
+	return client
+}
+
+// clientHop is ClientAddress, and which of the hops of X-Forwarded-For it is, counted from 1 at the left; 0: the peer.
+func (a *Authenticator) clientHop(r *http.Request) (client netip.Addr, hop, hops int) {
+	client = peerAddress(r)
 	if !a.peerTrusted(r) {
-		return client
+		return client, 0, 0
 	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop := hopAddress(strings.TrimSpace(hops[i]))
-		if !hop.IsValid() {
+	list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(list) - 1; i >= 0; i-- {
+		address := hopAddress(strings.TrimSpace(list[i]))
+		if !address.IsValid() {
 			break
 		}
-		client = hop
+		client, hop = address, i+1
 		if !a.trusts(client) {
 			break
 		}
 	}
-	return client
+	return client, hop, len(list)
 }
 
 // peerTrusted says whether the peer of the TCP or Unix connection may speak for others.
@@ -427,7 +442,12 @@ func (a *Authenticator) trusts(addr netip.Addr) bool {
 }
 
 // peerAddress is the other end of the connection itself, the zero Addr on a Unix socket.
-func peerAddress(r *http.Request) netip.Addr { return hopAddress(r.RemoteAddr) }
+func peerAddress(r *http.Request) netip.Addr {
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil { // as net/http writes it; the rest is for tests and sockets
+		return peer.Addr().WithZone("").Unmap()
+	}
+	return hopAddress(r.RemoteAddr)
+}
 
 // hopAddress reads an address with or without a port, with or without brackets; the zero Addr if it is none.
 func hopAddress(s string) netip.Addr {

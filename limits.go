@@ -54,6 +54,8 @@ const (
 	maxUserIDBytes = 128
 	// tokenLeeway forgives clocks that disagree, on exp and nbf alike.
 	tokenLeeway = 30 * time.Second
+	// maxCachedTokens is how many verified tokens are remembered: 300 KB at most.
+	maxCachedTokens = 1024
 	// minSecretBytes: HS256 wants a key as long as its hash (RFC 7518 section 3.2).
 	minSecretBytes = 32
 )
@@ -266,4 +268,30 @@ const (
 	maxHealthBytes = 64 << 10
 	// maxQuotedWord is the longest word of a wrong command line that an error repeats, in bytes: a longer one may be a token.
 	maxQuotedWord = 24
+)
+
+// GET /api/check.
+const (
+	// checksPerSecond and checkBurst bound the checks of one client address: a page asks once after a failed upgrade,
+	// a person with a doctor a few times; each costs what a refused upgrade costs.
+	checksPerSecond = 0.5
+	checkBurst      = 10
+	// checkRetryAfter is what whoever asks too often is told to wait, in seconds.
+	checkRetryAfter = "20"
+	// maxCheckAddresses bounds each of two generations of addresses, about 150 bytes each.
+	maxCheckAddresses = 2048
+	// checkMemory is how long an upgrade that lost its headers is held against the way it came.
+	checkMemory = time.Minute
+)
+
+// letshare doctor.
+const (
+	// doctorIdle outlives the 60 s after which most proxies cut a silent connection.
+	doctorIdle = 70 * time.Second
+	// doctorStep is how long any one step may take: the patience of a person who waits for a line.
+	doctorStep = 10 * time.Second
+	// doctorAnswerBytes is how much of an answer is read: a report is about 500 bytes.
+	doctorAnswerBytes = 64 << 10
+	// doctorCertificate warns of a certificate that expires so soon: those that renew themselves do so 30 days ahead.
+	doctorCertificate = 14 * 24 * time.Hour
 )
