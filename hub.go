@@ -20,6 +20,7 @@ const (
 	opLeave                     // member's connection has ended; no answer
 	opRelay                     // member says something about a file transfer in room
 	opTick                      // a second has passed
+	opCheck                     // the shard reports on its rooms
 	opStop                      // the shard ends
 )
 
@@ -29,12 +30,13 @@ type op struct {
 	member  *Member
 	room    string
 	event   string
-	id      string          // the client's own id of its message, raw JSON; "": none
-	seq     uint64          // counts the member's operations, for Member.gone
-	message *Message        // opPublish
-	refusal *Refusal        // opRefuse
-	relay   *relayOp        // opRelay
-	reply   chan<- *Refusal // ask: gets the outcome, nil for done; capacity 1. nil: nobody waits
+	id      string              // the client's own id of its message, raw JSON; "": none
+	seq     uint64              // counts the member's operations, for Member.gone
+	message *Message            // opPublish
+	refusal *Refusal            // opRefuse
+	relay   *relayOp            // opRelay
+	reply   chan<- *Refusal     // ask: gets the outcome, nil for done; capacity 1. nil: nobody waits
+	report  chan<- *shardReport // opCheck; never full
 }
 
 // codec is a dialect's side of delivery: it makes frames for its members. Its functions run on shards and keep no state.
@@ -232,6 +234,9 @@ func (s *shard) handle(o *op) bool {
 		return false
 	case opTick:
 		s.relayTick()
+		return true
+	case opCheck:
+		o.report <- s.check()
 		return true
 	}
 	room := s.rooms[o.room]

@@ -295,3 +295,12 @@ const (
 	// doctorCertificate warns of a certificate that expires so soon: those that renew themselves do so 30 days ahead.
 	doctorCertificate = 14 * 24 * time.Hour
 )
+
+// The consistency check.
+const (
+	// checkPatience is how long a difference between what several owners count may last before it is one: what is under way
+	// is over in microseconds, on a busy machine in tens of milliseconds.
+	checkPatience = time.Second
+	// checkStep is the time between two looks.
+	checkStep = time.Millisecond
+)

@@ -44,6 +44,7 @@ type Server struct {
 	handshakes sync.WaitGroup // upgrades under way, so that Run does not end before they have found their end
 	rate       rateGauge
 	memory     memoryGauge
+	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 }
 
 // NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.
@@ -251,6 +252,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveRead(w, r, s.serveHealth)
 	case "/metrics":
 		s.serveRead(w, r, s.serveMetrics)
+	case "/debug/check":
+		s.serveConsistency(w, r)
 	default:
 		answerRefusal(w, refuseNotFound)
 	}
