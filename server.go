@@ -45,6 +45,7 @@ type Server struct {
 	rate       rateGauge
 	memory     memoryGauge
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
+	checks     checkTable
 }
 
 // NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.
@@ -252,6 +253,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveRead(w, r, s.serveHealth)
 	case "/metrics":
 		s.serveRead(w, r, s.serveMetrics)
+	case "/api/check":
+		s.serveCheck(w, r)
 	case "/debug/check":
 		s.serveConsistency(w, r)
 	default:
@@ -291,6 +294,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if refusal := checkUpgrade(r); refusal != nil {
+		s.noteUpgrade(r, address, refusal)
 		s.refuseUpgrade(w, refusal)
 		return
 	}
