@@ -44,6 +44,8 @@ type target struct {
 	pid     int         // of the server's process, 0 when it is not on this machine
 	spread  bool        // dial from many 127.x addresses, so that ports in TIME_WAIT do not run out
 	metrics string      // URL of /metrics, "" when the server has none
+	// readBuffer is the receive buffer asked of the kernel before connecting, in bytes; 0: the kernel's choice.
+	readBuffer int
 }
 
 // parseTarget makes a target of a ws:// or wss:// address.
@@ -76,12 +78,12 @@ func (t *target) through(addr string) *target {
 	return &c
 }
 
-// mint signs a token of HS256 for one hour.
+// mint signs a token of HS256 for a day.
 func mint(secret string) string {
 	at := time.Now().Unix()
 	b64 := base64.RawURLEncoding
 	text := b64.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." +
-		b64.EncodeToString(fmt.Appendf(nil, `{"user_id":"bench","user_type":"desktop","iat":%d,"exp":%d}`, at-1, at+3600))
+		b64.EncodeToString(fmt.Appendf(nil, `{"user_id":"bench","user_type":"desktop","iat":%d,"exp":%d}`, at-1, at+86400))
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(text))
 	return text + "." + b64.EncodeToString(mac.Sum(nil))
@@ -108,6 +110,9 @@ func (t *target) dial(user string) (*socket, error) {
 	if t.spread {
 		n := dialled.Add(1) % (16 * 250)
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+n/250), byte(1+n%250))}
+	}
+	if t.readBuffer > 0 {
+		d.Control = withReadBuffer(t.readBuffer)
 	}
 	conn, err := d.Dial("tcp", t.addr)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 const help = `Usage:
   go run ./bench [flags]           load a server and say what it holds
   go run ./bench compare [flags]   our server beside two floors of plain TCP: exit 1 when a target is missed
+  go run ./bench soak -h           and what else takes long: soak, frozen, hold, watch, warn
 
 Without -url the bench builds the server of this source tree, starts it on a free port of 127.0.0.1 and stops it again.
 Aim it at a server of your own only: it makes as much load as that can bear. For s3 such a server needs a
@@ -81,6 +82,9 @@ func (e usageError) Error() string { return string(e) }
 func run(args []string) error {
 	if len(args) == 3 && args[0] == "floor" {
 		return runFloor(args[1], args[2])
+	}
+	if len(args) > 0 && longRuns[args[0]] != nil {
+		return runLong(args[0], args[1:])
 	}
 	compare := len(args) > 0 && args[0] == "compare"
 	if compare {

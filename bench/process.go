@@ -140,21 +140,22 @@ type launcher struct {
 	tls     bool
 	dir     string // for configuration, certificates and the built binary
 	cpus    []int
+	binary  string // "" when command is not ours
 }
 
-// buildServer compiles the server of the module that the working directory is in.
-func buildServer(dir string, cpus []int) (*launcher, error) {
+// buildServer compiles the server of the module that the working directory is in, with flags for go build.
+func buildServer(dir string, cpus []int, flags ...string) (*launcher, error) {
 	mod, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return nil, fmt.Errorf("finding the module: %w (run the bench in the source tree, or use -url or -server)", err)
 	}
 	binary := filepath.Join(dir, "letshare")
-	build := exec.Command("go", "build", "-o", binary, ".")
+	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, ".")...)
 	build.Dir = strings.TrimSpace(string(mod))
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the server: %w\n%s", err, out)
 	}
-	return &launcher{name: "letshare", command: "'" + binary + "' -config {config}", path: "/ws", dir: dir, cpus: cpus}, nil
+	return &launcher{name: "letshare", command: "'" + binary + "' -config {config}", path: "/ws", dir: dir, cpus: cpus, binary: binary}, nil
 }
 
 // start runs the server and waits until it is healthy.

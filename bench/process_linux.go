@@ -129,6 +129,18 @@ func startPinned(cmd *exec.Cmd, cpus []int) error {
 	return cmd.Start()
 }
 
+// withReadBuffer is a net.Dialer's Control: a receive buffer of n bytes, or the kernel's least, before the first window is told.
+func withReadBuffer(n int) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) (err error) {
+		if failed := c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, n)
+		}); failed != nil {
+			return failed
+		}
+		return err
+	}
+}
+
 // alarm sleeps precisely. The runtime's own timers are rounded to a millisecond by epoll, as long as what is measured;
 // a timerfd is readable within some 60 µs of its time. One goroutine may use it.
 type alarm struct {

@@ -19,10 +19,11 @@ const (
 
 // Opcodes of RFC 6455. A length-prefixed frame counts as text.
 const (
-	opText  byte = 1
-	opClose byte = 8
-	opPing  byte = 9
-	opPong  byte = 10
+	opText   byte = 1
+	opBinary byte = 2
+	opClose  byte = 8
+	opPing   byte = 9
+	opPong   byte = 10
 )
 
 // maxFrame is the longest frame, in bytes, that the client believes: twice the server's default message limit.
