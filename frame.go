@@ -91,6 +91,7 @@ type frameScanner struct {
 	header    [maxFrameHeader]byte
 	have      uint8  // bytes of header held
 	inMessage bool   // a data message has begun and its last frame has not ended
+	binary    bool   // the data message that began last is binary
 	closed    bool   // a whole close frame has passed
 	payload   uint64 // bytes of payload still to come
 }
@@ -150,8 +151,10 @@ func (s *frameScanner) beginPayload() {
 	default:
 		s.payload = uint64(n)
 	}
-	switch s.header[0] & 0xF {
-	case opText, opBinary, opContinuation:
+	switch opcode := s.header[0] & 0xF; opcode {
+	case opText, opBinary:
+		s.inMessage, s.binary = true, opcode == opBinary
+	case opContinuation:
 		s.inMessage = true
 	}
 	if s.payload == 0 {

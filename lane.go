@@ -10,15 +10,24 @@ import "slices"
 type lane struct {
 	queue   []laneItem // to be written, oldest first
 	kept    [][]byte   // frames not acknowledged, oldest first, written or not
-	bytes   int        // of kept
+	bytes   int        // of kept, and of control in the queue
+	control int        // bytes of control in the queue
 	written int        // kept frames written whole since the shard asked last
 }
 
 // laneItem is a frame in its turn. Control is forgotten when it is written, a kept frame when it is dropped.
 type laneItem struct {
 	frame []byte
-	kept  bool
+	kind  laneItemKind
 }
+
+type laneItemKind uint8
+
+const (
+	laneControl laneItemKind = iota
+	laneFrame                // a kept frame
+	laneAgain                // a kept frame that was written before: it does not count as written once more
+)
 
 // lanes are the lanes of one outbox. Guarded by its mutex. nil has none.
 type lanes struct {
@@ -46,12 +55,14 @@ func (o *Outbox) detachLane(l *lane) {
 	i := slices.Index(o.lanes.all, l)
 	o.lanes.all = slices.Delete(o.lanes.all, i, i+1)
 	o.lanes.bytes -= l.bytes
-	l.queue, l.written = nil, 0
+	l.bytes -= l.control
+	l.queue, l.written, l.control = nil, 0, 0
 	o.settle()
 	o.mu.Unlock()
 }
 
-// change changes a lane that is attached to the outbox and reports whether the caller must flush. Shard.
+// change changes a lane that is attached to the outbox and reports whether the caller must flush. A receiver with more
+// control waiting than it may have signalling is too slow. Shard.
 func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
 	o.mu.Lock()
 	before := l.bytes
@@ -59,18 +70,39 @@ func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
 	o.lanes.bytes += l.bytes - before
 	flushIt = !o.dirty && o.ending == notEnded
 	o.dirty = o.dirty || flushIt
+	tooSlow := l.control > o.limit
 	o.mu.Unlock()
+	if tooSlow {
+		o.end(SlowConsumer)
+	}
 	return flushIt
 }
 
 // say queues a control message behind all that is queued.
-func (l *lane) say(frame []byte) { l.queue = append(l.queue, laneItem{frame, false}) }
+func (l *lane) say(frame []byte) {
+	l.queue = append(l.queue, laneItem{frame, laneControl})
+	l.control += len(frame)
+	l.bytes += len(frame)
+}
+
+// unsaid takes what was said and is not written yet out of the queue.
+func (l *lane) unsaid() (frames [][]byte) {
+	for _, item := range l.queue {
+		if item.kind == laneControl {
+			frames = append(frames, item.frame)
+		}
+	}
+	l.queue = slices.DeleteFunc(l.queue, func(item laneItem) bool { return item.kind == laneControl })
+	l.bytes -= l.control
+	l.control = 0
+	return frames
+}
 
 // keep queues a frame and keeps it until it is dropped.
 func (l *lane) keep(frame []byte) {
 	l.kept = append(l.kept, frame)
 	l.bytes += len(frame)
-	l.queue = append(l.queue, laneItem{frame, true})
+	l.queue = append(l.queue, laneItem{frame, laneFrame})
 }
 
 // again queues the n-th kept frame once more, unless it is still to be written.
@@ -81,7 +113,7 @@ func (l *lane) again(n int) {
 			return
 		}
 	}
-	l.say(frame)
+	l.queue = append(l.queue, laneItem{frame, laneAgain})
 }
 
 // drop forgets the n oldest kept frames, also those that were not written.
@@ -95,16 +127,17 @@ func (l *lane) drop(n int) {
 
 // replay queues all kept frames anew, and nothing else.
 func (l *lane) replay() {
-	l.queue = l.queue[:0]
+	l.bytes -= l.control
+	l.queue, l.control = l.queue[:0], 0
 	for _, frame := range l.kept {
-		l.queue = append(l.queue, laneItem{frame, true})
+		l.queue = append(l.queue, laneItem{frame, laneFrame})
 	}
 }
 
 // sameFrame reports whether two frames are the same bytes in memory.
 func sameFrame(a, b []byte) bool { return &a[0] == &b[0] }
 
-// take takes the next frame of the lanes, in turn; no lane when nothing waits. Called with the claim taken.
+// take takes the next frame of the lanes, in turn; no lane when nothing waits. Called with the mutex held and the claim taken.
 func (ls *lanes) take() (*lane, laneItem) {
 	if ls == nil {
 		return nil, laneItem{}
@@ -114,6 +147,11 @@ func (ls *lanes) take() (*lane, laneItem) {
 		if l := ls.all[ls.turn]; len(l.queue) > 0 {
 			item := l.queue[0]
 			l.queue = slices.Delete(l.queue, 0, 1)
+			if item.kind == laneControl {
+				l.control -= len(item.frame)
+				l.bytes -= len(item.frame)
+				ls.bytes -= len(item.frame)
+			}
 			return l, item
 		}
 	}

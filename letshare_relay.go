@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"time"
 )
 
@@ -22,12 +23,14 @@ func (l *letshare) transfer(kind string, p []byte) {
 		return
 	}
 	m, problem := parseRelayMessage(p)
-	switch problem {
-	case relayNoProblem:
-	case relayUnknownKind:
-		return
-	default:
+	switch {
+	case problem != relayNoProblem:
 		l.relayError(transferID(p), problem, false)
+		return
+	case m == nil:
+		return
+	case m.Kind == relayRequest && l.conn.server.draining.Load():
+		l.relayError(m.ID, relayStopping, true)
 		return
 	}
 	if m.Room == "" {
@@ -63,6 +66,9 @@ func (l *letshare) binary(message, frame []byte) {
 	l.conn.wire.refund(len(message))
 	if !l.paceRelay() || !l.paceFile(known, len(frame)) {
 		return
+	}
+	if cap(frame)-len(frame) > len(frame)/8 {
+		frame = bytes.Clone(frame) // many tiny frames must not keep the buffers of large ones
 	}
 	o := op{kind: opRelay, member: l.member, room: known.room,
 		relay: &relayOp{id: string(header.ID), header: header, frame: frame}}

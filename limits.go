@@ -231,6 +231,9 @@ const (
 	maxUnsentBytes = 128 << 10
 	// maxAnswered is how many transfers a connection remembers to have been told of an error.
 	maxAnswered = 16
+	// maxRelayRemembered is how many transfers a connection may have begun that are under way or remembered: whoever begins and
+	// ends them without pause must not fill the memory, nor a receiver's queue with requests.
+	maxRelayRemembered = 256
 	// relayGrace is how long a receiver without a socket may take to come back.
 	relayGrace = 30 * time.Second
 	// relayPauseTimeout is how long a sender is not read. The app aborts after 15 s of back pressure.

@@ -28,12 +28,14 @@ type leftRoom struct {
 type files struct {
 	known    map[string]*knownTransfer // those it has a part in, by their id
 	sending  int                       // those under way that it sends
+	begun    int                       // those known that it has begun, ended or not
 	answered []string                  // those whose errors were told of late; at most maxAnswered
 }
 
 // knownTransfer is what a connection must know of a transfer, since not all messages about it name the room.
 type knownTransfer struct {
 	room string // immutable
+	ours bool   // the member has begun it; immutable
 	pace bucket // bytes of frames that this member sends; read goroutine
 }
 
@@ -78,11 +80,12 @@ func (m *Member) beginSending(id, room string, limit int) relayProblem {
 	switch {
 	case f.known[id] != nil:
 		return relayDuplicate
-	case limit > 0 && f.sending >= limit:
+	case limit > 0 && f.sending >= limit, f.begun >= maxRelayRemembered:
 		return relayTooManyTransfers
 	}
-	f.known[id] = &knownTransfer{room: room}
+	f.known[id] = &knownTransfer{room: room, ours: true}
 	f.sending++
+	f.begun++
 	return relayNoProblem
 }
 
@@ -97,9 +100,15 @@ func (m *Member) endSending() {
 func (m *Member) forget(id, room string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f := m.remembered(); f.known[id] != nil && f.known[id].room == room {
-		delete(f.known, id)
+	f := m.remembered()
+	known := f.known[id]
+	if known == nil || known.room != room {
+		return
 	}
+	if known.ours {
+		f.begun--
+	}
+	delete(f.known, id)
 }
 
 // transfer returns what the member knows of a transfer, nil if nothing. Read goroutine.

@@ -126,7 +126,9 @@ func (s *shard) beginTransfer(room *Room, o *op) relayProblem {
 	if receivers == nil {
 		return relayNoReceiver
 	}
-	reserve := min(maxRelayUnacked, request.TotalChunks) * (request.ChunkSize + relayHeaderBytes + maxFrameHeader)
+	request.SetFrom(m.identity)
+	text := s.relayText(request.Encode(s.now.UnixMilli()))
+	reserve := int64(len(text)) + min(maxRelayUnacked, request.TotalChunks)*(request.ChunkSize+relayHeaderBytes+maxFrameHeader)
 	if s.relayed.reserved.Add(reserve) > limits.maxMemory {
 		s.relayed.reserved.Add(-reserve)
 		return relayFull
@@ -138,10 +140,8 @@ func (s *shard) beginTransfer(room *Room, o *op) relayProblem {
 	for _, other := range involved[1:] {
 		other.involve(request.ID, o.room)
 	}
-	request.SetFrom(m.identity)
 	transfer, effects := newTransfer(request, m, m.identity, receivers, s.now)
-	r := &relayed{transfer: transfer, lane: &lane{}, involved: involved, reserved: reserve}
-	r.request = s.relayText(request.Encode(s.now.UnixMilli()))
+	r := &relayed{transfer: transfer, request: text, lane: &lane{}, involved: involved, reserved: reserve}
 	if room.transfers == nil {
 		room.transfers = make(map[string]*relayed)
 	}
@@ -243,7 +243,7 @@ func (s *shard) carryOutEffects(room *Room, r *relayed, effects []TransferEffect
 func (s *shard) settleTransfer(r *relayed) {
 	s.relayed.reserved.Add(-r.reserved)
 	s.relayed.active.Add(-1)
-	r.reserved = 0
+	r.reserved, r.request = 0, nil
 	if r.transfer.State() == StateCompleted {
 		s.relayed.completed.Add(1)
 	}
@@ -254,7 +254,14 @@ func (s *shard) settleTransfer(r *relayed) {
 
 // forgetTransfer removes the last trace of a transfer.
 func (s *shard) forgetTransfer(room *Room, r *relayed) {
-	s.moveLane(r, nil)
+	if at := r.at; at != nil {
+		var unsaid [][]byte
+		s.changeLane(r, func(l *lane) { unsaid = l.unsaid() })
+		s.moveLane(r, nil)
+		for _, frame := range unsaid { // a slow receiver must learn of the end all the same
+			s.put(at, frame)
+		}
+	}
 	for _, m := range r.involved {
 		m.forget(r.transfer.ID, room.name)
 	}
@@ -319,10 +326,16 @@ func (s *shard) answerStranger(m *Member, id string, why relayProblem) {
 // relayJoined tells the room's transfers that a member is there: a receiver that was away may be back.
 func (s *shard) relayJoined(room *Room, m *Member) {
 	for _, r := range room.transfers {
-		state := r.transfer.State()
-		if m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && (state == StateInterrupted || state == StatePending || state.Over()) {
-			s.step(room, r, TransferEvent{Kind: EventReceiverBack, By: m}, nil)
+		if m.identity == r.transfer.ReceiverID && m != r.transfer.Sender {
+			s.relayBack(room, r, m)
 		}
+	}
+}
+
+// relayBack gives a transfer that has lost its receiver a new socket of the same user.
+func (s *shard) relayBack(room *Room, r *relayed, m *Member) {
+	if state := r.transfer.State(); state == StateInterrupted || state == StatePending || state.Over() {
+		s.step(room, r, TransferEvent{Kind: EventReceiverBack, By: m}, nil)
 	}
 }
 
@@ -337,7 +350,21 @@ func (s *shard) relayLeft(room *Room, m *Member) {
 			s.step(room, r, TransferEvent{Kind: EventAbort, Why: relayFull}, nil)
 		}
 		s.step(room, r, TransferEvent{Kind: EventReceiverLost, By: m}, nil)
+		if next := r.successor(room); next != nil && m.identity == r.transfer.ReceiverID {
+			s.relayBack(room, r, next)
+		}
 	}
+}
+
+// successor is the member to which the receiver's user has moved, when its old socket was not known to be dead yet: one
+// that came after the transfer had begun. Those that were asked are other devices. nil: there is none.
+func (r *relayed) successor(room *Room) *Member {
+	for m := range room.members {
+		if m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && !slices.Contains(r.involved, m) {
+			return m
+		}
+	}
+	return nil
 }
 
 // relayTick runs the deadlines of all transfers of the shard.

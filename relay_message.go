@@ -76,7 +76,7 @@ type relayMessage struct {
 }
 
 // parseRelayMessage reads one text frame whose type is file:transfer:…. The fields stand in "data", or (flat form)
-// beside the type. Problems are relayBadMessage and, for a type without a meaning here, relayUnknownKind.
+// beside the type. A type without a meaning here gives neither a message nor a problem; the one problem is relayBadMessage.
 //
 // Keys are compared exactly and of equal keys the last one counts, as in the browser's JSON.parse: if the two ends read
 // one message differently, a party of one transfer could speak in another.
@@ -95,7 +95,7 @@ func parseRelayMessage(text []byte) (*relayMessage, relayProblem) {
 		return nil, relayBadMessage
 	}
 	if !known {
-		return nil, relayUnknownKind
+		return nil, relayNoProblem
 	}
 	fields, ok := relayFields(envelope)
 	if !ok {

@@ -5,7 +5,6 @@ type relayProblem uint8
 
 const (
 	relayNoProblem relayProblem = iota
-	relayUnknownKind
 	relayBadMessage
 	relayBadFrame
 	relayBadState
@@ -39,7 +38,6 @@ var relayProblems = [relayProblemCount]struct {
 	text string
 }{
 	relayNoProblem:        {},
-	relayUnknownKind:      {400, "relay_unknown_type", "This server does not know that file transfer message."},
 	relayBadMessage:       {400, "relay_bad_message", "A file transfer message was malformed."},
 	relayBadFrame:         {400, "relay_bad_frame", "A part of the file was malformed."},
 	relayBadState:         {400, "relay_bad_state", "The file transfer is not ready for that."},

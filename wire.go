@@ -205,8 +205,11 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.told = w.holding
 		w.outbox.receiving(w.holding)
 	}
-	if err := w.pace(); err != nil {
-		return 0, err
+	// A binary message is a file's, and refunded, or dropped: then it counts once it is whole.
+	if !w.scanner.binary {
+		if err := w.pace(); err != nil {
+			return 0, err
+		}
 	}
 	n, err := w.Conn.Read(p)
 	for n == 0 && w.nudged(err) { // bytes came just before the nudge
@@ -324,9 +327,9 @@ func (w *wire) wait(d time.Duration) bool {
 	}
 }
 
-// refund gives bytes back that do not count against the client's rate: a file's.
+// refund gives a message of n bytes back, with its header: a file's do not count against the client's rate.
 func (w *wire) refund(n int) {
-	w.inflow.used = max(0, w.inflow.used-float64(n))
+	w.inflow.used = max(0, w.inflow.used-float64(n+frameHeaderSize(n)+4))
 }
 
 // pause stops the client's deadlines while the server itself does not read.
