@@ -82,6 +82,25 @@ func TestEnvelopeNoticesTwinsInDataThatMatter(t *testing.T) {
 	}
 }
 
+// Eight bytes at a time or one by one: the same verdict, wherever the byte stands and whatever stands around it.
+func TestPlainPrefix(t *testing.T) {
+	for _, around := range []byte{' ', 'a', 0x7f, 0x80, 0xff, '!', '#', '[', ']'} {
+		for special := range 256 {
+			for at := range 20 {
+				p := bytes.Repeat([]byte{around}, 20)
+				p[at] = byte(special)
+				want := 20
+				if special < 0x20 || special == '"' || special == '\\' {
+					want = at
+				}
+				if got := plainPrefix(p); got != want {
+					t.Fatalf("%q: %d, want %d", p, got, want)
+				}
+			}
+		}
+	}
+}
+
 // Many unknown keys must not cost quadratic time or be taken for twins.
 func TestEnvelopeTakesManyUnknownKeys(t *testing.T) {
 	var b strings.Builder

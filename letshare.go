@@ -25,6 +25,7 @@ type letshare struct {
 	refused int     // messages refused since inflow was last full
 	bad     int     // errors of code 400 in a row
 	relayed bucket  // frames and control messages of transfers
+	spoken  string  // the event of the last message: whoever signals to somebody does so several times
 }
 
 // place is a room that the connection has asked to be in, whether or not the shard has answered yet.
@@ -249,8 +250,10 @@ func (l *letshare) event(e *envelope, missing string) (string, *Refusal) {
 		return missing, nil
 	case string(text) == eventAll:
 		return eventAll, nil
+	case string(text) != l.spoken:
+		l.spoken = string(text)
 	}
-	return string(text), nil
+	return l.spoken, nil
 }
 
 // refuse answers with an error; room is "" when the message named none. The connection stays open, until

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ func listen(cfg *Config) (net.Listener, error) {
 		}
 		return listener, nil
 	}
-	listener, err := net.Listen("tcp", cfg.Address())
+	// Our own pings tell who is gone: the kernel's keep-alive would cost every connection four system calls.
+	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", cfg.Address())
 	if err != nil {
 		fix := "name an address of this machine and a free port"
 		if errors.Is(err, syscall.EADDRINUSE) {

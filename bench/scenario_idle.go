@@ -6,7 +6,7 @@ import "time"
 const (
 	idleMembers = 50 // in each room
 	// settle is how long the server may rest after connecting before its memory is read.
-	settle = 3 * time.Second
+	settle = 8 * time.Second
 )
 
 // idle connects up to each of the numbers in steps, and measures the server's memory there.
