@@ -295,6 +295,8 @@ const (
 	doctorStep = 10 * time.Second
 	// doctorAnswerBytes is how much of an answer is read: a report is about 500 bytes.
 	doctorAnswerBytes = 64 << 10
+	// doctorLineBytes is how much of what a server says stands in one finding.
+	doctorLineBytes = 400
 	// doctorCertificate warns of a certificate that expires so soon: those that renew themselves do so 30 days ahead.
 	doctorCertificate = 14 * 24 * time.Hour
 )

@@ -26,6 +26,7 @@ Commands:
   token     mint a token for a user, or tell what is wrong with one
   check     validate the configuration and print what is in force
   health    ask a running server whether it is healthy
+  doctor    look at a server from outside, and say what is wrong
   version   print version, commit and Go version
 
 Flags:
@@ -83,6 +84,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 		return runCheck(args, stdout, stderr, getenv)
 	case "health":
 		return runHealth(ctx, args, stdout, stderr, getenv)
+	case "doctor":
+		return runDoctor(ctx, args, stdout, stderr)
 	case "version":
 		return runVersion(args, stdout, stderr)
 	}
