@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -141,7 +142,8 @@ func (c *conn) run() {
 		return
 	}
 	c.guard(func(c *conn) { c.letshare.leave() })
-	c.sayGoodbye()
+	c.guard((*conn).sayGoodbye)
+	c.wire.Conn.Close() // also when saying goodbye went wrong
 	c.server.forget(c)
 }
 
@@ -356,7 +358,7 @@ func (c *conn) ask(o op) *Refusal {
 	return <-c.asked
 }
 
-// sayGoodbye tells the client why, waits a little for its own close frame, and closes the socket. Last act of run.
+// sayGoodbye tells the client why, and waits a little for its own close frame.
 func (c *conn) sayGoodbye() {
 	reason := c.outbox.ended()
 	frame := reason.frame()
@@ -374,7 +376,6 @@ func (c *conn) sayGoodbye() {
 		discard(c.wire.Conn)
 	}
 	c.library.CloseNow()
-	c.wire.Conn.Close()
 	c.wire.giveBack()
 	c.server.counters.ended(reason)
 	if log := c.server.log; log.Enabled(context.Background(), slog.LevelDebug) {
@@ -399,12 +400,14 @@ func (c *conn) linger(reason Ending) {
 	if reason == ProtocolError || reason == InvalidUTF8 || reason == MessageTooBig {
 		wait = protocolErrorLinger
 	}
-	c.wire.Conn.SetReadDeadline(time.Now().Add(wait))
+	until := time.Now().Add(wait)
 	buffer := messageBuffers.Get().(*firstRead)
 	defer messageBuffers.Put(buffer)
-	for !c.wire.scanner.closed {
+	for !c.wire.scanner.closed && time.Now().Before(until) {
+		// Each time anew: a late nudge may have set it to the past.
+		c.wire.Conn.SetReadDeadline(until)
 		n, err := c.wire.Conn.Read(buffer[:])
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		c.wire.scanner.scan(buffer[:n])

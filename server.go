@@ -234,8 +234,9 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-// clock is the monotonic time since the server's start. Jumps of the wall clock do nothing to it.
-func (s *Server) clock() time.Duration { return time.Since(s.started) }
+// clock is the monotonic time since the server's start. Jumps of the wall clock do nothing to it. It is never 0, which
+// means "none" wherever such a time is kept.
+func (s *Server) clock() time.Duration { return time.Since(s.started) + 1 }
 
 // flush writes what is queued for a client, for goroutines that have no writer of their own.
 func (s *Server) flush(o *Outbox) {
