@@ -95,16 +95,25 @@ func (s *soak) relay(f *file) error {
 	return nil
 }
 
+// relayParty connects one side. Errors about earlier transfers may stand before the answer to its subscribe.
 func (s *soak) relayParty(id, room string) (*socket, error) {
 	c, err := s.server.dial(id)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.join(room, "signal:"+id); err != nil {
+	c.conn.SetDeadline(time.Now().Add(relayTimeout))
+	if err = c.send(opText, fmt.Appendf(nil, `{"type":"subscribe","channel":%q,"event":"signal:%s"}`, room, id)); err == nil {
+		var payload []byte
+		for err == nil && !bytes.HasPrefix(payload, []byte(`{"type":"subscribed"`)) {
+			if _, payload, err = c.read(); err == nil && bytes.HasPrefix(payload, []byte(`{"type":"error"`)) && !bytes.Contains(payload, []byte(`"transfer_id"`)) {
+				err = fmt.Errorf("subscribe refused: %.200q", payload)
+			}
+		}
+	}
+	if err != nil {
 		c.conn.Close()
 		return nil, err
 	}
-	c.conn.SetDeadline(time.Now().Add(relayTimeout))
 	return c, nil
 }
 
