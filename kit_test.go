@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +81,8 @@ func startServer(t testing.TB, change ...func(*Config)) *testServer {
 	s.server, s.addr = server, server.Addr()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
+	// The label is inherited by every goroutine that the server starts: abused counts them by it.
+	go pprof.Do(ctx, pprof.Labels("server", s.addr), func(ctx context.Context) { ended <- server.Run(ctx) })
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		select {

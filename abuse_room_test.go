@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Rooms by the thousand, one room a thousand times, and a room that is full.
+func TestAbuse22_TooManyRooms(t *testing.T) {
+	t.Parallel()
+	a := underAttack(t, func(cfg *Config) { cfg.WebSocket.MessagesPerSecond = 0 })
+	c := a.dial("mallory")
+	const asked = 10_000
+	var all bytes.Buffer
+	for i := range asked {
+		all.Write(maskedFrame(finBit|opText, []byte(fmt.Sprintf(`{"type":"subscribe","channel":"room %d","id":%d}`, i, i))))
+	}
+	stop := c.flood(all.Bytes(), all.Len())
+	admitted := 0
+	for range asked {
+		message := c.message(t)
+		if strings.HasPrefix(message, `{"type":"subscribed"`) {
+			admitted++
+		} else if !strings.Contains(message, `"code":409,"reason":"too_many_rooms"`) {
+			t.Fatalf("answered %s", message)
+		}
+	}
+	stop()
+	if admitted != defaultMaxRoomsPerConnection {
+		t.Errorf("%d rooms admitted, want %d", admitted, defaultMaxRoomsPerConnection)
+	}
+	a.wantMetric(t, "websocket", "total_rooms", float64(admitted+2))
+	c.close()
+	a.wantMetric(t, "websocket", "total_rooms", 2)
+
+	c = a.member("mallory")
+	for range 1000 {
+		c.send(t, `{"type":"subscribe","channel":"room"}`)
+		c.want(t, `{"type":"subscribed","data":{"members":3}}`)
+	}
+	for i := range defaultMaxRoomUsers - 3 {
+		a.member(fmt.Sprint("member ", i))
+	}
+	late := a.dial("late")
+	for range 3 {
+		late.send(t, `{"type":"subscribe","channel":"room","id":1}`)
+		late.wantError(t, 409, "room_full")
+	}
+	a.wantMetric(t, "websocket", "total_rooms", 2)
+	late.subscribe(t, "another", "") // its place was given back
+	a.calm()
+}
+
+// Several connections of one user all stay, and each gets what is for that user.
+func TestAbuse25_OneUserManyConnections(t *testing.T) {
+	t.Parallel()
+	a := underAttack(t)
+	bob := a.member("bob")
+	var anns []*client
+	for range 10 {
+		c := a.member("ann")
+		c.subscribe(t, nearRoom, "signal:ann")
+		anns = append(anns, c)
+	}
+	for n := range 20 {
+		bob.publish(t, nearRoom, "signal:ann", fmt.Sprintf(`{"n":%d}`, n))
+	}
+	for _, c := range anns {
+		for n := range 20 {
+			c.want(t, fmt.Sprintf(`{"event":"signal:ann","data":{"n":%d}}`, n))
+		}
+	}
+	anns[0].publish(t, nearRoom, "signal:ann", `{"n":"to my other self"}`)
+	anns[1].want(t, `{"data":{"n":"to my other self"}}`)
+	bob.wantNothing(t)
+	a.wantMetric(t, "websocket", "active_connections", 4+11)
+	a.calm()
+}
+
+// One room with nearly all of the traffic, and then a shard that stands still: the other shards go on, and when the shard
+// goes on too, nothing is lost.
+func TestAbuse41_ShardUnderPressure(t *testing.T) {
+	t.Parallel()
+	a := underAttack(t, func(cfg *Config) { cfg.WebSocket.MessagesPerSecond, cfg.WebSocket.BytesPerSecond = 0, 0 })
+	var stops []func()
+	message := bytes.Repeat(maskedFrame(finBit|opText, []byte(`{"type":"publish","channel":"busy","event":"noise","data":{}}`)), 50)
+	for i := range 8 {
+		c := a.dial(fmt.Sprint("talker ", i))
+		c.subscribe(t, "busy", "")
+		stops = append(stops, c.flood(message, 1000*len(message)))
+	}
+	a.lull()
+	for _, stop := range stops {
+		stop()
+	}
+	// An answer that nobody takes holds up the shard of a room on another shard than the bystanders'.
+	hub, held := a.server.hub, "held"
+	for i := 0; hub.shard(held) == hub.shard(nearRoom) || hub.shard(held) == hub.shard(farRoom); i++ {
+		held = fmt.Sprint("held ", i)
+	}
+	listener, talker := a.dial("listener"), a.dial("talker")
+	listener.subscribe(t, held, "")
+	talker.subscribe(t, held, "")
+	answer := make(chan *Refusal)
+	hub.post(op{kind: opLeave, member: new(Member), room: held, reply: answer})
+	const said = 2 * mailboxOps // more than wait in front of a shard: the talker waits as well
+	var all bytes.Buffer
+	for n := range said {
+		all.Write(maskedFrame(finBit|opText, []byte(fmt.Sprintf(`{"type":"publish","channel":%q,"data":{"n":%d}}`, held, n))))
+	}
+	talker.raw(t, all.Bytes())
+	a.lull()
+	<-answer
+	for n := range said {
+		listener.want(t, fmt.Sprintf(`{"data":{"n":%d}}`, n))
+	}
+	a.calm()
+	for range 40 {
+		stopAmidst(t)
+	}
+}
+
+// stopAmidst stops a server while clients join and leave.
+func stopAmidst(t *testing.T) {
+	t.Helper()
+	s := startServer(t)
+	query := url.Values{"token": {s.token(t, Claims{UserID: "mallory"})}}.Encode()
+	var clients sync.WaitGroup
+	var sockets []net.Conn
+	words := frames(1, `{"type":"subscribe","channel":"room"}`)
+	words = append(words, frames(1, `{"type":"publish","channel":"room","data":{}}`)...)
+	words = append(words, frames(1, `{"type":"unsubscribe","channel":"room"}`)...)
+	for range 5 {
+		socket, reader, _, err := quickUpgrade(s.addr, query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, socket)
+		clients.Go(func() {
+			for {
+				if _, err := socket.Write(words); err != nil {
+					return
+				}
+			}
+		})
+		clients.Go(func() {
+			for opcode, err := byte(0), error(nil); err == nil && opcode != opClose; {
+				opcode, _, err = readServerFrame(reader)
+			}
+			socket.Close()
+		})
+	}
+	time.Sleep(time.Duration(len(sockets)) * time.Millisecond)
+	s.stop()
+	closeAll(sockets)
+	clients.Wait()
+}
