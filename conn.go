@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -57,13 +58,13 @@ func newConnLimits(cfg *WebSocketConfig) *connLimits {
 type conn struct {
 	// Immutable after the upgrade.
 	server  *Server
-	limits  *connLimits
 	id      uint64 // for the log
 	address netip.Addr
 	room    string // the only room it may use, "": any
 	expires int64  // the token's exp, ms since 1970; 0: never
 	strict  bool   // from and signal:<x> must be the identity's own
 	pro     bool   // may send larger files through the relay
+	right   right  // what its access rests on
 	library *websocket.Conn
 
 	wire   wire
@@ -71,6 +72,7 @@ type conn struct {
 	member Member
 
 	// Read goroutine.
+	limits   *connLimits
 	letshare letshare
 	pings    bucket
 	inData   bool // the library is inside a data message
@@ -171,6 +173,7 @@ func (c *conn) readMessages() {
 			}
 			c.wire.grown.Store(true)
 		}
+		c.refresh()
 		if !c.readWhole() && !c.readMessage() || c.outbox.ended() != notEnded {
 			return
 		}
@@ -235,7 +238,7 @@ func (c *conn) readMessage() bool {
 // collect reads a message to its end. The buffer grows with the bytes that came, never with a length that was announced.
 func (c *conn) collect(r io.Reader, message []byte) ([]byte, error) {
 	for {
-		c.wire.holding = cap(message)
+		c.wire.holding = int32(min(cap(message), math.MaxInt32))
 		n, err := r.Read(message[len(message):cap(message)])
 		message = message[:len(message)+n]
 		if err == io.EOF && c.wire.readErr != nil {

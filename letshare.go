@@ -22,8 +22,8 @@ type letshare struct {
 	places  []place // rooms that were asked for
 	seq     uint64  // operations so far
 	inflow  bucket  // messages
-	refused int     // messages refused since inflow was last full
-	bad     int     // errors of code 400 in a row
+	refused int32   // messages refused since inflow was last full
+	bad     int32   // errors of code 400 in a row
 	relayed bucket  // frames and control messages of transfers
 	spoken  string  // the event of the last message: whoever signals to somebody does so several times
 }
@@ -84,7 +84,7 @@ func (l *letshare) admitMessage() bool {
 		return true
 	}
 	l.refuse(refuseRateLimited, "", "")
-	if l.refused++; l.refused >= int(limit.burst) {
+	if l.refused++; l.refused >= int32(limit.burst) {
 		l.conn.outbox.end(FloodedMessages)
 	}
 	return false

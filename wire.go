@@ -40,20 +40,18 @@ type wire struct {
 	raw    syscall.RawConn       // nil: no raw descriptor (TLS, pipes, other platforms)
 	onRead func(fd uintptr) bool // w.readFirst, made once
 	outbox *Outbox               // told of unfinished bytes; ended when a bound is passed
-	limits *connLimits           //
 	clock  func() time.Duration  // monotonic, since the server's start
 	reader *bufio.Reader         // the library's, on this wire
 
 	// Read goroutine.
+	limits    *connLimits
 	scanner   frameScanner
 	pending   []byte        // read, not yet taken by the library
 	buffer    *firstRead    // what pending lies in, if it was borrowed
-	first     [1]byte       // for awaiting a byte without a raw descriptor
-	readN     int           // what readFirst read
 	readErr   error         // the first failure of the socket; nil while it works
 	spent     int64         // raw bytes of the message under way
-	holding   int           // bytes of memory of the message under way, set by the read loop
-	told      int           // what the outbox was told of holding
+	holding   int32         // bytes of memory of the message under way, set by the read loop
+	told      int32         // what the outbox was told of holding
 	inflow    bucket        // raw bytes
 	overSince time.Duration // since when the client has sent more than its rate, 0: it has not
 	goodbye   []byte        // the close frame that the library wanted to send, if any
@@ -65,6 +63,8 @@ type wire struct {
 	paused   atomic.Bool  // the server itself does not read: its deadlines stand still
 	grown    atomic.Bool  // messages have been read since the goroutine began; nudge clears it
 	closed   atomic.Bool  // the library wants no more; set by Close
+
+	first [1]byte // for awaiting a byte without a raw descriptor; read goroutine
 }
 
 // resting reports whether nothing is under way and no byte is left to look at.
@@ -82,19 +82,20 @@ func (w *wire) await() error {
 		return err
 	}
 	var err error
-	w.readN = 0
+	w.pending = nil
 	if w.raw != nil {
 		if err = w.raw.Read(w.onRead); err == nil {
 			err = w.readErr
 		}
 	} else {
-		w.readN, err = w.Conn.Read(w.first[:])
-		w.pending = w.first[:w.readN]
+		var n int
+		n, err = w.Conn.Read(w.first[:])
+		w.pending = w.first[:n]
 	}
-	if w.readN == 0 && w.nudged(err) {
+	if len(w.pending) == 0 && w.nudged(err) {
 		return errNudged
 	}
-	if w.readN == 0 && err != nil {
+	if len(w.pending) == 0 && err != nil {
 		return w.failed(err)
 	}
 	w.arrived(w.pending)
@@ -122,7 +123,7 @@ func (w *wire) readFirst(fd uintptr) bool {
 		w.readErr = err
 		return true
 	}
-	w.buffer, w.pending, w.readN = buffer, buffer[:n], n
+	w.buffer, w.pending = buffer, buffer[:n]
 	return true
 }
 
@@ -203,7 +204,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	if w.holding != w.told {
 		w.told = w.holding
-		w.outbox.receiving(w.holding)
+		w.outbox.receiving(int(w.holding))
 	}
 	// A binary message is a file's, and refunded, or dropped: then it counts once it is whole.
 	if !w.scanner.binary {
