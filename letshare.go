@@ -90,14 +90,18 @@ func (l *letshare) admitMessage() bool {
 	return false
 }
 
+// target reads the room and the event of a message. The room is returned with a refusal too, if it has one, so that
+// the answer stands in order with the room's others.
+func (l *letshare) target(e *envelope, missingEvent string) (room, event string, refusal *Refusal) {
+	if room, refusal = l.room(e); refusal == nil {
+		event, refusal = l.event(e, missingEvent)
+	}
+	return room, event, refusal
+}
+
 // subscribe listens to an event of a room.
 func (l *letshare) subscribe(e *envelope, id string) {
-	room, refusal := l.room(e)
-	if refusal != nil {
-		l.refuse(refusal, room, id)
-		return
-	}
-	event, refusal := l.event(e, eventAll)
+	room, event, refusal := l.target(e, eventAll)
 	if refusal == nil {
 		refusal = l.mayListen(event)
 	}
@@ -157,12 +161,7 @@ func (l *letshare) givePlacesBack() {
 
 // unsubscribe stops listening to an event, or without one leaves the room.
 func (l *letshare) unsubscribe(e *envelope, id string) {
-	room, refusal := l.room(e)
-	if refusal != nil {
-		l.refuse(refusal, room, id)
-		return
-	}
-	event, refusal := l.event(e, "")
+	room, event, refusal := l.target(e, "")
 	if refusal != nil {
 		l.refuse(refusal, room, id)
 		return
@@ -174,12 +173,7 @@ func (l *letshare) unsubscribe(e *envelope, id string) {
 
 // publish sends data to the subscribers of an event.
 func (l *letshare) publish(e *envelope, id string) {
-	room, refusal := l.room(e)
-	if refusal != nil {
-		l.refuse(refusal, room, id)
-		return
-	}
-	event, refusal := l.event(e, eventAll)
+	room, event, refusal := l.target(e, eventAll)
 	if refusal == nil {
 		refusal = l.checkData(e)
 	}
@@ -215,8 +209,7 @@ func (l *letshare) checkData(e *envelope) *Refusal {
 	return nil
 }
 
-// room reads the channel and checks that the token admits it. The name is returned with a refusal too if
-// it is a room's, so that the answer stands in order with the room's others.
+// room reads the channel and checks that the token admits it. With a refusal it returns the name if it is a room's.
 func (l *letshare) room(e *envelope) (string, *Refusal) {
 	text, _ := jsonString(e.channel)
 	for i := range l.places {
