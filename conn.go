@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/coder/websocket"
 )
@@ -60,11 +61,12 @@ type conn struct {
 	server  *Server
 	id      uint64 // for the log
 	address netip.Addr
-	room    string // the only room it may use, "": any
-	expires int64  // the token's exp, ms since 1970; 0: never
-	strict  bool   // from and signal:<x> must be the identity's own
-	pro     bool   // may send larger files through the relay
-	right   right  // what its access rests on
+	room    string                // the only room it may use, "": any
+	expires int64                 // the token's exp, ms since 1970; 0: never
+	page    unique.Handle[origin] // the page's origin; zero: none, or the server's own, which is always allowed
+	key     uint32                // keyPrint or staticPrint of what its token was accepted by
+	strict  bool                  // from and signal:<x> must be the identity's own
+	pro     bool                  // may send larger files through the relay
 	library *websocket.Conn
 
 	wire   wire
@@ -75,12 +77,12 @@ type conn struct {
 	limits   *connLimits
 	letshare letshare
 	pings    bucket
-	inData   bool // the library is inside a data message
 	asked    chan *Refusal
 	lastWord []byte // the answer to the last of too many errors: it leaves with the close frame, for end drops the queue
+	inData   bool   // the library is inside a data message
 
 	// Guarded by the registry's mutex.
-	slot int
+	slot int32 // index; of this size because it fits beside inData
 
 	// Sweep.
 	pinged time.Duration // when the last ping was sent
@@ -381,6 +383,9 @@ func (c *conn) sayGoodbye() {
 	c.library.CloseNow()
 	c.wire.giveBack()
 	c.server.counters.ended(reason)
+	if reason.overLimit() {
+		c.server.log.Warn("connection cut", "reason", reason.String(), "address", c.address.String())
+	}
 	if log := c.server.log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("connection closed", "connection", c.id, "reason", reason.String(), "address", c.address.String())
 	}

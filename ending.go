@@ -27,6 +27,15 @@ const (
 	endingCount            // number of endings, not one of them
 )
 
+// overLimit reports whether the client went beyond a limit: the operator is told, as of a refusal at the door.
+func (e Ending) overLimit() bool {
+	switch e {
+	case FloodedMessages, TooManyErrors, MessageTimeout, MessageBudget, PingFlood, MemoryPressure, SlowConsumer:
+		return true
+	}
+	return false
+}
+
 // endings gives each ending its slug and its close code. Code 0: the connection is cut without a close frame
 // (or, for PeerClosed, the peer's own code is sent back). Codes from 4000 are ours (RFC 6455 section 7.4.2).
 var endings = [endingCount]struct {
