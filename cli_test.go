@@ -279,8 +279,16 @@ type servingProcess struct {
 func startServing(t *testing.T, dir string, env []string, args ...string) *servingProcess {
 	t.Helper()
 	env = append([]string{"LETSHARE_SERVER_HOST=127.0.0.1", "LETSHARE_SERVER_PORT=0"}, env...)
-	p := &servingProcess{cmd: letshareCommand(t, dir, env, args...), stderr: new(bytes.Buffer)}
-	p.cmd.Stderr = p.stderr
+	return startCommand(t, letshareCommand(t, dir, env, args...))
+}
+
+// startCommand is startServing for a command that letshareCommand made. Its standard error may go elsewhere.
+func startCommand(t *testing.T, cmd *exec.Cmd) *servingProcess {
+	t.Helper()
+	p := &servingProcess{cmd: cmd, stderr: new(bytes.Buffer)}
+	if p.cmd.Stderr == nil {
+		p.cmd.Stderr = p.stderr
+	}
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		select {}
 	case "errlog":
 		writeErrorLogForever(os.Args[1])
+	case "clients":
+		holdConnections(os.Args[1:])
 	}
 	code := m.Run()
 	if code == 0 && !fuzzing() {
