@@ -96,7 +96,7 @@ func (s *Server) serveCheck(w http.ResponseWriter, r *http.Request) {
 		answerRefusal(w, refuseMethod)
 		return
 	}
-	if !s.checks.take(s.auth.ClientAddress(r), s.clock()) {
+	if !s.checks.take(s.authenticator().ClientAddress(r), s.clock()) {
 		s.counters.refuse(RateLimited)
 		header.Set("Retry-After", checkRetryAfter)
 		answerRefusal(w, refuseTooManyChecks)
@@ -108,12 +108,12 @@ func (s *Server) serveCheck(w http.ResponseWriter, r *http.Request) {
 // check looks at a request as an upgrade would be looked at.
 func (s *Server) check(r *http.Request, now time.Time) *checkReport {
 	report := &checkReport{
-		Client:  s.auth.describeClient(r),
-		Token:   s.auth.describeToken(r, now),
+		Client:  s.authenticator().describeClient(r),
+		Token:   s.authenticator().describeToken(r, now),
 		Upgrade: s.describeUpgrade(r),
 	}
-	report.Origin.Allowed, report.Origin.Received, report.Origin.Fix = s.auth.CheckOrigin(r)
-	if own, known := s.auth.ownOrigin(r); known {
+	report.Origin.Allowed, report.Origin.Received, report.Origin.Fix = s.authenticator().CheckOrigin(r)
+	if own, known := s.authenticator().ownOrigin(r); known {
 		report.Forwarded = checkForwarded{own.scheme, strings.TrimPrefix(own.String(), own.scheme+"://")}
 	}
 	report.OK = report.Origin.Allowed && report.Token.OK && report.Upgrade.OK
@@ -158,7 +158,7 @@ func (s *Server) describeUpgrade(r *http.Request) checkUpgraded {
 		return checkUpgraded{Reason: upgradeHTTP10}
 	case arrived:
 		return checkUpgraded{OK: true}
-	case r.URL.Query().Get("probe") == probeUpgrade, s.checks.removedOfLate(s.auth.ClientAddress(r), s.clock()):
+	case r.URL.Query().Get("probe") == probeUpgrade, s.checks.removedOfLate(s.authenticator().ClientAddress(r), s.clock()):
 		return checkUpgraded{Reason: upgradeHeadersRemoved}
 	}
 	return checkUpgraded{OK: true, Reason: upgradeNotTested}

@@ -26,6 +26,7 @@ const tokenSubprotocol = "letshare.token"
 type Authenticator struct {
 	keys        jwt.VerificationKeySet // the signing secret first, then the previous ones
 	static      [][sha256.Size]byte    // hashes, so that all are of one length to compare
+	prints      []uint32               // of the keys, in their order, and then of the static tokens
 	maxLifetime time.Duration
 	origins     []originPattern
 	trusted     []netip.Prefix
@@ -44,6 +45,7 @@ type Identity struct {
 	ExpiresAt time.Time // the token's exp, without leeway; zero: never
 	Guest     bool      // nobody said who this is: UserID is random
 	Pro       bool      // a valid PRO token of this user came along
+	key       uint32    // stands for what the token was accepted by, in Authenticator.prints
 }
 
 // NewAuthenticator reads the keys, tokens, origins and proxies of cfg. Its errors name the key at fault, never a secret.
@@ -71,6 +73,7 @@ func NewAuthenticator(cfg *Config) (*Authenticator, error) {
 			return nil, fmt.Errorf("auth.static_tokens[%d] must be 1 to %d bytes long", i, maxTokenBytes)
 		}
 		a.static = append(a.static, staticHash(token))
+		a.prints = append(a.prints, staticPrint(staticHash(token)))
 	}
 	var err error
 	if a.maxLifetime, err = hours("jwt.max_lifetime_hours", cfg.JWT.MaxLifetimeHours); err != nil {
@@ -107,6 +110,7 @@ func (a *Authenticator) addKey(name, secret string) error {
 		return fmt.Errorf("%s is a PEM file: tokens are signed with HS256, which needs a random text (letshare token secret prints one)", name)
 	}
 	a.keys.Keys = append(a.keys.Keys, []byte(secret))
+	a.prints = append(a.prints, keyPrint(secret))
 	return nil
 }
 
@@ -190,7 +194,7 @@ func (a *Authenticator) tokenIdentity(token string, now time.Time) (Identity, *R
 		return Identity{}, tokenRefusal(TokenMalformed), fmt.Errorf("token of %d bytes, at most %d are read", len(token), maxTokenBytes)
 	}
 	if a.isStatic(token) {
-		return Identity{}, nil, nil
+		return Identity{key: staticPrint(staticHash(token))}, nil, nil
 	}
 	sum := sha256.Sum256([]byte(token))
 	claims, verified := a.verified.get(sum)
@@ -203,12 +207,13 @@ func (a *Authenticator) tokenIdentity(token string, now time.Time) (Identity, *R
 		if claims, err = readClaims(raw); err != nil {
 			return Identity{}, tokenRefusal(TokenClaims), err
 		}
+		claims.key = a.signer(token)
 		a.verified.put(sum, claims)
 	}
 	if reason, err := claims.check(now, a.maxLifetime); err != nil {
 		return Identity{}, tokenRefusal(reason), err
 	}
-	return Identity{UserID: claims.userID, UserType: claims.userType, Room: claims.room, Bound: claims.bind, ExpiresAt: claims.expires}, nil, nil
+	return Identity{UserID: claims.userID, UserType: claims.userType, Room: claims.room, Bound: claims.bind, ExpiresAt: claims.expires, key: claims.key}, nil, nil
 }
 
 // isStatic compares token with every static token, in a time that does not depend on which one it is or how much of it fits.
@@ -252,6 +257,18 @@ func (a *Authenticator) verifySignature(token string) (jwt.MapClaims, *Refusal, 
 	return raw, nil, nil
 }
 
+// signer returns the print of the key that a verified token is signed with.
+func (a *Authenticator) signer(token string) uint32 {
+	end := strings.LastIndexByte(token, '.')
+	signature, err := a.parser.DecodeSegment(token[end+1:])
+	for i, key := range a.keys.Keys[1:] {
+		if err == nil && jwt.SigningMethodHS256.Verify(token[:end], signature, key) == nil {
+			return a.prints[i+1]
+		}
+	}
+	return a.prints[0]
+}
+
 var errTokenHeader = errors.New("the header has kid or crit, which tokens for this server do not have")
 
 // keyFor returns the keys that may have signed t. A kid is never looked up, as a name or as a path: tokens for this
@@ -269,6 +286,7 @@ func (a *Authenticator) keyFor(t *jwt.Token) (any, error) {
 type tokenClaims struct {
 	userID, userType, room     string
 	bind                       bool
+	key                        uint32 // of whom signed them, in Authenticator.prints; readClaims does not know
 	issued, notBefore, expires time.Time
 }
 

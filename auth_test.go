@@ -206,7 +206,7 @@ func TestATokenSaysWhoAndWhere(t *testing.T) {
 	a := newTestAuthenticator(t, authTestConfig())
 	token := goodToken(claimsAt(0, 3600, `,"user_type":"desktop","room_id":"room456","bind_user":true`))
 	got := wantIdentify(t, a, tokenRequest(token), token, "")
-	want := Identity{UserID: "user123", UserType: "desktop", Room: "room456", Bound: true, ExpiresAt: authTestNow.Add(time.Hour)}
+	want := Identity{UserID: "user123", UserType: "desktop", Room: "room456", Bound: true, ExpiresAt: authTestNow.Add(time.Hour), key: keyPrint(authTestSecret)}
 	if got != want {
 		t.Errorf("identity %+v, want %+v", got, want)
 	}

@@ -42,13 +42,17 @@ type Config struct {
 
 // ServerConfig says where the server listens and whom it believes about client addresses.
 type ServerConfig struct {
-	Host       string `json:"host" reload:"restart" doc:"The address or host name to listen on; empty means all addresses."`
-	Port       string `json:"port" reload:"restart" doc:"The TCP port, 0 to 65535, in quotes; 0 takes any free one."`
-	UnixSocket string `json:"unix_socket" reload:"restart" doc:"The path of a Unix socket to listen on instead of host and port, which may not be set then."`
+	Host            string `json:"host" reload:"restart" doc:"The address or host name to listen on; empty means all addresses."`
+	Port            string `json:"port" reload:"restart" doc:"The TCP port, 0 to 65535, in quotes; 0 takes any free one."`
+	UnixSocket      string `json:"unix_socket" reload:"restart" doc:"The path of a Unix socket to listen on instead of host and port, which may not be set then."`
+	UnixSocketMode  string `json:"unix_socket_mode" reload:"restart" doc:"The permissions of that socket, in octal. A proxy needs to write to it."`
+	UnixSocketOwner string `json:"unix_socket_owner" reload:"restart" doc:"Whose that socket is: user, user:group or :group, by name or number; empty leaves it to the server's own user."`
 	// The contents of the two files may change on a reload; TLS itself goes on or off at a restart.
 	TLSCert        string   `json:"tls_cert" reload:"reload" doc:"The PEM file of the certificate chain. With tls_key or not at all; with both, the server speaks TLS only."`
 	TLSKey         string   `json:"tls_key" reload:"reload" doc:"The PEM file of the certificate's private key."`
 	TrustedProxies []string `json:"trusted_proxies" reload:"reload" doc:"The addresses or networks (CIDR) of reverse proxies whose X-Forwarded-* headers are believed, or unix for the peers of the Unix socket. The client's address is the right-most untrusted one."`
+	StaticDir      string   `json:"static_dir" reload:"reload" doc:"A folder with a built single-page app, which is served at /; empty serves none."`
+	DrainSeconds   float64  `json:"drain_seconds" reload:"reload" doc:"Over how many seconds the connections are closed at the end, so that clients do not all come back at once; 0 closes them together."`
 }
 
 // JWTConfig holds the keys and lifetimes of tokens.
@@ -141,7 +145,7 @@ func defaultOrigins(mode string) []string {
 func DefaultConfig() Config {
 	c := Config{
 		Mode:   modeLocal,
-		Server: ServerConfig{Port: "8080"},
+		Server: ServerConfig{Port: "8080", UnixSocketMode: "0660", DrainSeconds: defaultDrain.Seconds()},
 		JWT:    JWTConfig{ExpirationHours: defaultTokenHours, MaxLifetimeHours: defaultMaxTokenHours},
 		Log:    LogConfig{Level: "info", File: "logs/errors.log", MaxEntries: defaultLogEntries},
 		WebSocket: WebSocketConfig{

@@ -422,7 +422,7 @@ func TestTheDocumentationMatchesTheCode(t *testing.T) {
 	}
 }
 
-// documentationRow is the row of a key in docs/configuration.md: key, type, default, environment, meaning.
+// documentationRow is the row of a key in docs/configuration.md: key, type, default, environment, change, meaning.
 func documentationRow(k configKey) string {
 	local, production := DefaultConfig(), DefaultConfig()
 	production.Mode, production.sources = modeProduction, map[string]string{}
@@ -437,7 +437,7 @@ func documentationRow(k configKey) string {
 		env += ", `" + k.env + "_FILE`"
 	}
 	kind := map[string]string{"string": "string", "[]string": "list of strings", "int": "whole number", "int64": "whole number", "float64": "number", "bool": "true or false"}[local.field(k).Type().String()]
-	return fmt.Sprintf("| `%s` | %s | %s | %s | %s |\n", k.name, kind, standard, env, k.doc)
+	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %s |\n", k.name, kind, standard, env, k.reload, k.doc)
 }
 
 func documentedValue(value any) string {
@@ -493,7 +493,7 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("read %+v\nwant %+v", c, want)
 		}
 		const hidden = "s3cr3t-that-no-file-of-the-fuzzer-holds"
-		c.Server.TLSCert, c.Log.File = "", "" // the two files that Validate looks at
+		c.Server.TLSCert, c.Server.StaticDir, c.Log.File = "", "", "" // the files that Validate looks at
 		c.JWT = JWTConfig{hidden, []string{hidden[:9], hidden}, c.JWT.ExpirationHours, c.JWT.MaxLifetimeHours}
 		c.Auth.StaticTokens, c.Metrics.Token = []string{hidden, hidden}, hidden
 		var out bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ func (c *Config) Validate() error {
 	}
 	v.listener()
 	v.tls()
+	v.staticDir()
 	v.trustedProxies()
 	v.secrets()
 	v.lifetimes()
@@ -83,7 +85,16 @@ func (v *validator) listener() {
 	if port, err := strconv.Atoi(server.Port); err != nil || port < 0 || port > 65535 || strconv.Itoa(port) != server.Port {
 		v.fail("server.port", "must be a port number from 0 to 65535; 0 takes any free port")
 	}
+	if n := server.DrainSeconds; !(n >= 0 && n <= maxDrainSeconds) {
+		v.fail("server.drain_seconds", "must be from 0 to %d; 0 closes all connections together", maxDrainSeconds)
+	}
+	if _, err := parseSocketMode(server.UnixSocketMode); err != nil {
+		v.fail("server.unix_socket_mode", "%v", err)
+	}
 	if server.UnixSocket == "" {
+		if server.UnixSocketOwner != "" {
+			v.fail("server.unix_socket_owner", "means nothing without server.unix_socket; set that, or remove the owner")
+		}
 		return
 	}
 	if len(server.UnixSocket) > maxUnixSocketBytes {
@@ -107,6 +118,15 @@ func isHost(s string) bool {
 		}
 	}
 	return true
+}
+
+// staticDir checks that there is an app to serve.
+func (v *validator) staticDir() {
+	if dir := v.c.Server.StaticDir; dir != "" {
+		if info, err := os.Stat(filepath.Join(dir, indexPage)); err != nil || !info.Mode().IsRegular() {
+			v.fail("server.static_dir", "has no %s; name the folder that the app's build has written (relative paths start at the working directory)", indexPage)
+		}
+	}
 }
 
 // tls checks that there are both files or none, and that they are a key pair: a server that was to speak TLS never speaks plain HTTP.

@@ -20,6 +20,7 @@ const (
 	opLeave                     // member's connection has ended; no answer
 	opRelay                     // member says something about a file transfer in room
 	opTick                      // a second has passed
+	opReload                    // the rules have changed: the shard takes the new ones
 	opCheck                     // the shard reports on its rooms
 	opStop                      // the shard ends
 )
@@ -53,25 +54,30 @@ type codec struct {
 type Hub struct {
 	seed     maphash.Seed
 	shards   []*shard
+	rules    atomic.Pointer[hubRules] // in force, or about to be in all shards
 	done     sync.WaitGroup
 	stopTick chan struct{} // closed by close
 }
 
 // hubRules are what the shards go by. Immutable, shared.
 type hubRules struct {
-	rooms   *roomLimits
-	relay   *relayLimits
-	codecs  [dialectCount]codec
-	refused func(Reason)   // counts a refusal; any goroutine
-	relayed *relayCounters // what the relay counts
+	rooms    *roomLimits
+	relay    *relayLimits
+	codecs   [dialectCount]codec
+	refused  func(Reason)   // counts a refusal; any goroutine
+	relayed  *relayCounters // what the relay counts
+	lowered  bool           // rooms may be over their limits, which were higher once
+	stopping bool           // the server stops: no transfer begins
 }
 
 // newHub starts n shards.
 func newHub(n int, rules *hubRules) *Hub {
 	h := &Hub{seed: maphash.MakeSeed(), stopTick: make(chan struct{})}
+	h.rules.Store(rules)
 	for range n {
 		s := &shard{
 			mailbox:  make(chan op, mailboxOps),
+			latest:   &h.rules,
 			hubRules: rules,
 			rooms:    make(map[string]*Room),
 			relaying: make(map[string]*Room),
@@ -153,9 +159,10 @@ func (h *Hub) totals() totals {
 type shard struct {
 	// Immutable.
 	mailbox chan op // never closed
-	*hubRules
+	latest  *atomic.Pointer[hubRules]
 
 	// Owned by run.
+	*hubRules
 	rooms    map[string]*Room
 	relaying map[string]*Room // those with transfers
 	writer   *inlineWriter
@@ -234,6 +241,9 @@ func (s *shard) handle(o *op) bool {
 		return false
 	case opTick:
 		s.relayTick()
+		return true
+	case opReload:
+		s.takeRules(o.reply)
 		return true
 	case opCheck:
 		o.report <- s.check()

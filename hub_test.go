@@ -32,8 +32,7 @@ func stillServer(t testing.TB, change func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := &hubRules{rooms: newRoomLimits(&cfg.WebSocket), relay: s.relay, codecs: [dialectCount]codec{letshareCodec},
-		refused: s.counters.refuse, relayed: &s.relayed}
+	rules := s.hubRules(s.rules.Load(), false)
 	s.hub = &Hub{seed: maphash.MakeSeed()}
 	for range 3 {
 		s.hub.shards = append(s.hub.shards, &shard{mailbox: make(chan op, mailboxOps), hubRules: rules,
@@ -44,7 +43,7 @@ func stillServer(t testing.TB, change func(*Config)) *Server {
 
 // connectStill makes a connection without a socket.
 func connectStill(s *Server, identity Identity) *conn {
-	c := s.newConn(netip.Addr{}, identity)
+	c := s.newConn(s.rules.Load(), netip.Addr{}, identity)
 	c.outbox.socket, c.outbox.writing = deadSocket{}, true
 	c.wire.clock, c.wire.outbox, c.wire.limits = s.clock, &c.outbox, c.limits
 	return c

@@ -16,7 +16,7 @@ func (l *letshare) transfer(kind string, p []byte) {
 	if !l.paceRelay() {
 		return
 	}
-	if !l.conn.server.relay.enabled {
+	if !l.conn.server.rules.Load().relay.enabled {
 		if kind == relayPrefix+relayKindNames[relayRequest] {
 			l.relayError(transferID(p), relayOff, true)
 		}
@@ -53,7 +53,7 @@ func (l *letshare) transfer(kind string, p []byte) {
 // the frame is in its transfer's buffer, or discarded: a sender beyond the buffer is not read meanwhile.
 func (l *letshare) binary(message, frame []byte) {
 	header, problem := parseRelayFrame(message)
-	if problem != relayNoProblem || !l.conn.server.relay.enabled {
+	if problem != relayNoProblem || !l.conn.server.rules.Load().relay.enabled {
 		l.conn.server.counters.drop(DropBinary)
 		return
 	}
@@ -78,15 +78,16 @@ func (l *letshare) binary(message, frame []byte) {
 
 // paceRelay reads more slowly from a client that sends more relay messages than the rate. False: the connection has ended.
 func (l *letshare) paceRelay() bool {
-	return l.pace(&l.relayed, l.conn.server.relay.messages, 1)
+	return l.pace(&l.relayed, l.conn.server.rules.Load().relay.messages, 1)
 }
 
 // paceFile spaces a transfer's frames, and those of all transfers together. False: the connection has ended.
 func (l *letshare) paceFile(known *knownTransfer, n int) bool {
-	if !l.pace(&known.pace, l.conn.server.relay.perTransfer, float64(n)) {
+	limits := l.conn.server.rules.Load().relay
+	if !l.pace(&known.pace, limits.perTransfer, float64(n)) {
 		return false
 	}
-	wait := l.conn.server.pacer.reserve(n, l.conn.wire.clock())
+	wait := l.conn.server.pacer.reserve(n, limits.total, l.conn.wire.clock())
 	return wait == 0 || l.conn.wire.wait(wait)
 }
 

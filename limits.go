@@ -157,6 +157,36 @@ const (
 	batchBytes = 256 << 10
 )
 
+// Reload and drain.
+const (
+	// certificateInterval is how often the certificate's files are looked at. Renewals come days before they are needed.
+	certificateInterval = time.Minute
+	// defaultDrain spreads the clients' return; it stays well inside the 10 s after which container engines kill.
+	defaultDrain = 5 * time.Second
+	// notifyTimeout is how long the service manager may take to hear something.
+	notifyTimeout = time.Second
+	// maxDrainSeconds is an hour: a longer drain is a server that does not stop.
+	maxDrainSeconds = 3600
+	// drainStep is the most between two closes: 50 clients take the default window, fewer are away sooner.
+	drainStep = 100 * time.Millisecond
+	// drainTick is how often those who are due are sent away: clients see single closes, not bursts.
+	drainTick = 10 * time.Millisecond
+	// drainNotice is how long the word that transfers end has to reach clients before the first close.
+	drainNotice = 250 * time.Millisecond
+	// drainGrace is how long clients have after the window to answer; then they are cut. With it and shutdownWait the
+	// server has ended 2 s after the window.
+	drainGrace = 1200 * time.Millisecond
+)
+
+// Static files.
+const (
+	// staticSlowest is what a client must read at least of a file, in bytes per second, before its time is up: a phone
+	// in a tunnel. requestTimeout comes on top.
+	staticSlowest = 16 << 10
+	// maxHashedFile: files of up to so many bytes are told apart by their content, larger ones by time and size.
+	maxHashedFile = 1 << 20
+)
+
 // The server.
 const (
 	// sweepInterval is how often every connection's deadlines are looked at: a deadline is met within it.
@@ -175,8 +205,6 @@ const (
 	requestTimeout = 15 * time.Second
 	// keepAliveTimeout is how long an idle HTTP connection is kept.
 	keepAliveTimeout = 60 * time.Second
-	// drainWait is how long the listener stays open for connections to end, so that 503 is seen.
-	drainWait = 3 * time.Second
 	// shutdownWait is how long HTTP requests under way have at the end of a drain.
 	shutdownWait = 500 * time.Millisecond
 	// assumedOpenFiles stands in for the open-file limit where it is not known.
@@ -297,8 +325,9 @@ const (
 	doctorAnswerBytes = 64 << 10
 	// doctorLineBytes is how much of what a server says stands in one finding.
 	doctorLineBytes = 400
-	// doctorCertificate warns of a certificate that expires so soon: those that renew themselves do so 30 days ahead.
-	doctorCertificate = 14 * 24 * time.Hour
+	// doctorRenewal warns of a certificate that has less than this part of its life left: those that renew themselves do so
+	// when a third is left.
+	doctorRenewal = 5
 )
 
 // The consistency check.

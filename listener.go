@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,6 +24,10 @@ func listen(cfg *Config) (net.Listener, error) {
 		listener, err := net.Listen("unix", path)
 		if err != nil {
 			return nil, fmt.Errorf("server.unix_socket %q: %w; name a path in a folder that this user may write to", path, reasonOf(err))
+		}
+		if err := grantSocket(cfg); err != nil {
+			listener.Close()
+			return nil, err
 		}
 		return listener, nil
 	}
@@ -36,6 +43,64 @@ func listen(cfg *Config) (net.Listener, error) {
 		return nil, fmt.Errorf("server.host %q, server.port %q: %w; %s", cfg.Server.Host, cfg.Server.Port, reasonOf(err), fix)
 	}
 	return listener, nil
+}
+
+// grantSocket gives the Unix socket its mode and owner. Until then the process's umask holds.
+func grantSocket(cfg *Config) error {
+	path := cfg.Server.UnixSocket
+	mode, err := parseSocketMode(cfg.Server.UnixSocketMode)
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		return fmt.Errorf("server.unix_socket_mode %q: %w", cfg.Server.UnixSocketMode, reasonOf(err))
+	}
+	if cfg.Server.UnixSocketOwner == "" {
+		return nil
+	}
+	uid, gid, err := lookupOwner(cfg.Server.UnixSocketOwner)
+	if err == nil {
+		err = os.Chown(path, uid, gid)
+	}
+	if err != nil {
+		return fmt.Errorf("server.unix_socket_owner %q: %w; name a user and group of this machine, and one that this user may give files to",
+			cfg.Server.UnixSocketOwner, reasonOf(err))
+	}
+	return nil
+}
+
+// parseSocketMode reads permissions in octal, as chmod takes them.
+func parseSocketMode(s string) (os.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 || len(s) < 3 || len(s) > 4 {
+		return 0, errors.New(`must be three or four octal digits up to 0777, in quotes, like "0660"`)
+	}
+	return os.FileMode(n), nil
+}
+
+// lookupOwner reads user, user:group or :group, each by name or number. -1 leaves one as it is.
+func lookupOwner(s string) (uid, gid int, err error) {
+	name, groupName, _ := strings.Cut(s, ":")
+	uid, gid = -1, -1
+	if name != "" {
+		if uid, err = strconv.Atoi(name); err != nil {
+			found, err := user.Lookup(name)
+			if err != nil {
+				return -1, -1, fmt.Errorf("there is no user %q", name)
+			}
+			uid, _ = strconv.Atoi(found.Uid)
+		}
+	}
+	if groupName != "" {
+		if gid, err = strconv.Atoi(groupName); err != nil {
+			found, err := user.LookupGroup(groupName)
+			if err != nil {
+				return -1, -1, fmt.Errorf("there is no group %q", groupName)
+			}
+			gid, _ = strconv.Atoi(found.Gid)
+		}
+	}
+	return uid, gid, nil
 }
 
 // reasonOf is the system's own error, without the operation and the address around it.
@@ -66,28 +131,13 @@ func removeStaleSocket(path string) error {
 	return nil
 }
 
-// loadTLS reads the certificate, nil when none is configured.
-func loadTLS(cfg *Config) (*tls.Config, error) {
-	if cfg.Server.TLSCert == "" {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(cfg.Server.TLSCert, cfg.Server.TLSKey)
-	if err != nil {
-		return nil, fmt.Errorf("server.tls_cert %q, server.tls_key %q: %w", cfg.Server.TLSCert, cfg.Server.TLSKey, err)
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{certificate},
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"}, // a WebSocket upgrade needs HTTP/1.1
-	}, nil
-}
-
 // gate is a listener that accepts no more sockets than the process has descriptors for. Those that wait
 // outside are accepted when others end.
 type gate struct {
 	net.Listener
 	open   chan struct{} // one element for each socket that is open; never closed
 	closed chan struct{} // closed by Close
+	once   sync.Once     // the first Close counts
 }
 
 // newGate lets limit sockets through at a time.
@@ -109,10 +159,13 @@ func (g *gate) Accept() (net.Conn, error) {
 	return socket, err
 }
 
-// Close ends Accept. Called once.
-func (g *gate) Close() error {
-	close(g.closed)
-	return g.Listener.Close()
+// Close ends Accept. Any goroutine; the first call counts.
+func (g *gate) Close() (err error) {
+	g.once.Do(func() {
+		close(g.closed)
+		err = g.Listener.Close()
+	})
+	return err
 }
 
 // leave notes that a socket has been closed.

@@ -34,7 +34,8 @@ Flags:
   -h             print this help; "letshare COMMAND -h" prints a command's own
 
 Any key of the configuration can be set in the environment: server.port is
-LETSHARE_SERVER_PORT. A second SIGTERM or Ctrl+C ends at once.
+LETSHARE_SERVER_PORT. SIGHUP reads the configuration again; a second SIGTERM or
+Ctrl+C ends at once.
 Exit code: 0 after a clean stop, 1 after a failure, 2 for a wrong command line.
 `
 
@@ -158,17 +159,22 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	if exit, done := parseCommand(flags, args, serveHelp, stdout, stderr); done {
 		return exit
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // early: it would end a program that does not expect it
+	defer signal.Stop(hangups)
 	cfg, err := LoadConfig(*path, getenv)
 	if err != nil {
 		return fail(stderr, err)
 	}
 	tuneMemory(getenv)
-	errlog := NewErrorLog(cfg.Log.File, cfg.Log.MaxEntries, logHandler(stderr, cfg.Log.Level))
+	level := new(slog.LevelVar)
+	level.Set(logLevel(cfg.Log.Level))
+	errlog := NewErrorLog(cfg.Log.File, cfg.Log.MaxEntries, logHandler(stderr, level))
 	defer errlog.Close()
 	log := slog.New(errlog)
 
 	openFiles, limitErr := raiseOpenFileLimit()
-	srv, err := NewServer(cfg, log, int(min(openFiles, math.MaxInt32)))
+	srv, err := openServer(cfg, log, int(min(openFiles, math.MaxInt32)), getenv)
 	if err != nil {
 		return fail(stderr, fmt.Errorf("%s: %w", cmp.Or(*path, "defaults and environment"), err))
 	}
@@ -182,6 +188,24 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	if err := printBanner(stdout, cfg, srv.URL(), time.Now()); err != nil {
 		log.Error("the address and token could not be printed", "error", err)
 	}
+	reload := func() {
+		srv.notify.reloading()
+		defer srv.notify.ready()
+		fresh, err := LoadConfig(*path, getenv)
+		if err == nil {
+			err = srv.Reload(fresh)
+		}
+		if err != nil {
+			log.Error("the configuration was not reloaded; the old one stays in force", "error", err)
+			return
+		}
+		level.Set(logLevel(fresh.Log.Level))
+		for _, warning := range fresh.Warnings() {
+			log.Warn(warning)
+		}
+	}
+	stopReloads := repeat(hangups, reload)
+	defer stopReloads()
 	if err := srv.Run(ctx); err != nil {
 		log.Error("the server failed", "error", err)
 		return 1
@@ -189,18 +213,59 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer, gete
 	return 0
 }
 
-// logHandler returns the handler that writes the log at the level the configuration names: text for
-// a person at a terminal, JSON for everything that collects logs.
-func logHandler(w io.Writer, level string) slog.Handler {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
-	switch level {
-	case "debug":
-		options.Level = slog.LevelDebug
-	case "warn":
-		options.Level = slog.LevelWarn
-	case "error":
-		options.Level = slog.LevelError
+// openServer makes the server on the socket that systemd hands over, or on the address of the configuration.
+func openServer(cfg *Config, log *slog.Logger, openFiles int, getenv func(string) string) (*Server, error) {
+	inherited, err := inheritListener(getenv)
+	if err != nil {
+		return nil, err
 	}
+	var srv *Server
+	if inherited == nil {
+		srv, err = NewServer(cfg, log, openFiles)
+	} else if srv, err = newServer(cfg, log, openFiles, inherited); err != nil {
+		inherited.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	srv.inherited, srv.notify = inherited != nil, newNotifier(getenv)
+	return srv, nil
+}
+
+// repeat calls act for every signal until stop is called, which waits for it.
+func repeat(signals <-chan os.Signal, act func()) (stop func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-signals:
+				act()
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { close(ended); <-done }
+}
+
+// logLevel is the level that the configuration names.
+func logLevel(name string) slog.Level {
+	switch name {
+	case "debug":
+		return slog.LevelDebug
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// logHandler returns the handler that writes the log from a level on: text for a person at a terminal, JSON for
+// everything that collects logs.
+func logHandler(w io.Writer, level slog.Leveler) slog.Handler {
+	options := &slog.HandlerOptions{Level: level}
 	if isTerminal(w) {
 		return slog.NewTextHandler(w, options)
 	}

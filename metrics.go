@@ -118,14 +118,15 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 
 // checkMetricsToken compares the Bearer token with metrics.token in constant time; without one everybody may look.
 func (s *Server) checkMetricsToken(r *http.Request) *Refusal {
-	if s.cfg.Metrics.Token == "" {
+	token := s.rules.Load().cfg.Metrics.Token
+	if token == "" {
 		return nil
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || shown == "" {
 		return tokenRefusal(TokenMissing)
 	}
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(s.cfg.Metrics.Token))
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(shown))), sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		return tokenRefusal(TokenSignature)
 	}

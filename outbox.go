@@ -22,10 +22,10 @@ type Outbox struct {
 	// Immutable.
 	socket net.Conn
 	raw    syscall.RawConn // nil: no inline writes
-	limit  int             // queued bytes beyond which the client is too slow
 	budget *Budget
 
 	mu      sync.Mutex
+	limit   int           // queued bytes beyond which the client is too slow
 	queue   [][]byte      // frames, oldest first; queue[:head] are gone. Frames are shared and never changed
 	head    int           // index of the frame under way
 	offset  int           // bytes of queue[head] that the socket has taken
@@ -268,6 +268,13 @@ func (o *Outbox) receiving(n int) {
 	o.settle()
 	o.mu.Unlock()
 	o.relieve()
+}
+
+// setLimit changes how many bytes may be queued. What is queued already stays. Any goroutine.
+func (o *Outbox) setLimit(n int) {
+	o.mu.Lock()
+	o.limit = n
+	o.mu.Unlock()
 }
 
 // end ends the connection: the first reason wins. The queue is dropped, its bytes leave the account, and the read

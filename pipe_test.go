@@ -70,6 +70,7 @@ func (l *pipeListener) dial() (net.Conn, error) {
 // pipeServer is a running server in a bubble.
 type pipeServer struct {
 	*Server
+	cfg      *Config
 	t        *testing.T
 	listener *pipeListener
 	logged   *logBuffer
@@ -108,7 +109,7 @@ func newPipeServer(t *testing.T, change func(*Config), wrap func(slog.Handler) s
 	if err := cfg.Validate(); err != nil {
 		t.Fatalf("the test's configuration is wrong: %v", err)
 	}
-	s := &pipeServer{t: t, listener: newPipeListener(), logged: &logBuffer{}, began: time.Now(), ended: make(chan error, 1)}
+	s := &pipeServer{cfg: &cfg, t: t, listener: newPipeListener(), logged: &logBuffer{}, began: time.Now(), ended: make(chan error, 1)}
 	var handler slog.Handler = slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug})
 	if wrap != nil {
 		handler = wrap(handler)

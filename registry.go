@@ -1,36 +1,63 @@
 package main
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // registry is the set of all live connections: it bounds their number, and the sweep walks over it.
 type registry struct {
-	// Immutable.
-	maxConns      int // 0: no limit
-	maxPerAddress int // 0: no limit
-
-	mu        sync.Mutex
-	conns     []*conn              // in no order; conn.slot is the index
-	reserved  int                  // places of handshakes under way
-	total     uint64               // connections so far
-	addresses map[netip.Prefix]int // connections and reservations of each address; nil without a limit per address
-	gone      traffic              // of connections that have ended
-	idle      sync.Cond            // signalled when the last connection ends
+	mu            sync.Mutex
+	maxConns      int                  // 0: no limit
+	maxPerAddress int                  // 0: no limit
+	lowered       bool                 // there may be more than that, from when the limits were higher
+	conns         []*conn              // in no order; conn.slot is the index
+	reserved      int                  // places of handshakes under way
+	total         uint64               // connections so far
+	pending       map[netip.Prefix]int // reservations of each address
+	addresses     map[netip.Prefix]int // connections and reservations of each address; nil without a limit per address
+	gone          traffic              // of connections that have ended
+	idle          sync.Cond            // signalled when the last connection ends
 }
 
 // traffic is what went over sockets, in raw bytes without the handshake.
 type traffic struct{ in, out uint64 }
 
 func newRegistry(maxConns, maxPerAddress int) *registry {
-	r := &registry{maxConns: maxConns, maxPerAddress: maxPerAddress}
+	r := &registry{maxConns: maxConns, maxPerAddress: maxPerAddress, pending: make(map[netip.Prefix]int)}
 	r.idle.L = &r.mu
 	if maxPerAddress > 0 {
 		r.addresses = make(map[netip.Prefix]int)
 	}
 	return r
+}
+
+// setLimits changes the limits. Who is here stays.
+func (r *registry) setLimits(maxConns, maxPerAddress int, lowered bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.maxConns, r.maxPerAddress, r.lowered = maxConns, maxPerAddress, lowered
+	switch {
+	case maxPerAddress == 0:
+		r.addresses = nil
+	case r.addresses == nil:
+		r.addresses = maps.Clone(r.pending)
+		for _, c := range r.conns {
+			if c.address.IsValid() {
+				r.addresses[addressKey(c.address)]++
+			}
+		}
+	}
+}
+
+// snapshot returns all connections there are now.
+func (r *registry) snapshot() []*conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]*conn(nil), r.conns...)
 }
 
 // reserve takes a place for a handshake, or refuses it. Exactly one of add and cancel must follow a nil refusal.
@@ -40,12 +67,15 @@ func (r *registry) reserve(address netip.Addr) *Refusal {
 	if r.maxConns > 0 && len(r.conns)+r.reserved >= r.maxConns {
 		return refuseTooManyConnections
 	}
-	if r.addresses != nil && address.IsValid() {
+	if address.IsValid() {
 		key := addressKey(address)
-		if r.addresses[key] >= r.maxPerAddress {
-			return refuseTooManyFromAddress
+		if r.addresses != nil {
+			if r.addresses[key] >= r.maxPerAddress {
+				return refuseTooManyFromAddress
+			}
+			r.addresses[key]++
 		}
-		r.addresses[key]++
+		r.pending[key]++
 	}
 	r.reserved++
 	return nil
@@ -56,7 +86,8 @@ func (r *registry) cancel(address netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reserved--
-	r.leaveAddress(address)
+	countDown(r.pending, address)
+	countDown(r.addresses, address)
 }
 
 // arrivals is how many connections there have been.
@@ -78,8 +109,9 @@ func (r *registry) add(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reserved--
+	countDown(r.pending, c.address)
 	r.total++
-	c.slot = len(r.conns)
+	c.slot = int32(len(r.conns))
 	r.conns = append(r.conns, c)
 }
 
@@ -95,25 +127,25 @@ func (r *registry) remove(c *conn) {
 	r.conns[c.slot].slot = c.slot
 	r.conns[last] = nil
 	r.conns = r.conns[:last]
-	r.leaveAddress(c.address)
+	countDown(r.addresses, c.address)
 	if last == 0 {
 		r.idle.Broadcast()
 	}
 }
 
-// leaveAddress counts an address down. Called with mu held.
-func (r *registry) leaveAddress(address netip.Addr) {
-	if r.addresses == nil || !address.IsValid() {
+// countDown takes one from an address's count. A nil map counts nothing.
+func countDown(counts map[netip.Prefix]int, address netip.Addr) {
+	if counts == nil || !address.IsValid() {
 		return // clients of a unix socket have no address
 	}
 	key := addressKey(address)
-	if r.addresses[key]--; r.addresses[key] == 0 {
-		delete(r.addresses, key)
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
 	}
 }
 
-// each visits every connection that lives throughout, without holding the mutex while it visits. Connections
-// that come or go meanwhile may be missed or visited twice.
+// each visits the connections without holding the mutex while it visits. While connections come and go some may be
+// missed or visited twice; snapshot misses none.
 func (r *registry) each(visit func(*conn)) {
 	var chunk [sweepChunk]*conn
 	for from := 0; ; {
@@ -155,10 +187,19 @@ func (r *registry) counts() (live int, total uint64, sum traffic) {
 	return len(r.conns), r.total, sum
 }
 
+// excuse lets a connection's silence and its unfinished message stand still for gap up to now, in which the server itself
+// stood still: it could not have heard anything. Sweep goroutine.
+func (c *conn) excuse(now, gap time.Duration) {
+	for _, at := range []*atomic.Int64{&c.wire.lastRead, &c.wire.since} {
+		if before := at.Load(); before != 0 && time.Duration(before) <= now-gap {
+			at.CompareAndSwap(before, before+int64(gap)) // the reader may have heard something this moment
+		}
+	}
+}
+
 // sweep looks at a connection's deadlines: token, message, silence, ping. now is by the server's monotonic clock, wall by
 // the wall clock, which alone knows when a token expires. Sweep goroutine.
-func (c *conn) sweep(now time.Duration, wall time.Time, flush func(*Outbox)) {
-	limits := c.limits
+func (c *conn) sweep(limits *connLimits, now time.Duration, wall time.Time, flush func(*Outbox)) {
 	if c.expires != 0 && wall.UnixMilli()-c.expires >= tokenLeeway.Milliseconds() {
 		c.outbox.end(ExpiredToken)
 	}

@@ -164,7 +164,7 @@ func sweepTarget(n int) (sweep func()) {
 	}
 	now, wall := time.Minute+time.Second, time.Now()
 	flush := func(*Outbox) { panic("nothing is due") }
-	return func() { r.each(func(c *conn) { c.sweep(now, wall, flush) }) }
+	return func() { r.each(func(c *conn) { c.sweep(limits, now, wall, flush) }) }
 }
 
 func TestASweepOverIdleConnectionsAllocatesNothing(t *testing.T) {

@@ -21,12 +21,13 @@ type relayOp struct {
 // relayLimits bound the relay. Immutable, shared.
 type relayLimits struct {
 	enabled     bool
-	maxFile     int64 // bytes
-	proMaxFile  int64 // bytes, for senders with PRO; 0: there is no PRO here
-	perSender   int   // transfers of one connection at once; 0: no limit
-	maxMemory   int64 // bytes that all transfers together may hold
-	perTransfer rate  // bytes
-	messages    rate  // frames and control messages of one connection
+	maxFile     int64   // bytes
+	proMaxFile  int64   // bytes, for senders with PRO; 0: there is no PRO here
+	perSender   int     // transfers of one connection at once; 0: no limit
+	maxMemory   int64   // bytes that all transfers together may hold
+	perTransfer rate    // bytes
+	total       float64 // bytes a second of all transfers together; 0: no limit
+	messages    rate    // frames and control messages of one connection
 }
 
 func newRelayLimits(cfg *RelayConfig) *relayLimits {
@@ -37,6 +38,7 @@ func newRelayLimits(cfg *RelayConfig) *relayLimits {
 		maxMemory: cfg.MaxMemory,
 		// A burst of one frame: a transfer may not run ahead of its rate, only round to whole frames.
 		perTransfer: rate{float64(cfg.MaxBytesPerSecond), relayHeaderBytes + maxRelayChunkBytes},
+		total:       float64(cfg.MaxTotalBytesPerSecond),
 		messages:    rate{float64(cfg.MessagesPerSecond), float64(cfg.MessagesPerSecond)},
 	}
 	if cfg.ProSecret != "" {
@@ -104,7 +106,12 @@ func (s *shard) handleRelay(room *Room, o *op) *Refusal {
 func (s *shard) beginTransfer(room *Room, o *op) relayProblem {
 	m, request := o.member, o.relay.message
 	limits := s.hubRules.relay
-	if !room.has(m) {
+	switch {
+	case s.stopping:
+		return relayStopping
+	case !limits.enabled: // since a moment ago
+		return relayOff
+	case !room.has(m):
 		return relayNotInRoom
 	}
 	if request.FileSize > limits.maxFile {
@@ -391,16 +398,15 @@ func (r *relayed) involve(m *Member) {
 // relayPacer spaces the frames of all transfers together: each takes the next free moment, in the order of asking, so
 // that none starves. Any goroutine.
 type relayPacer struct {
-	perSecond float64      // bytes; 0: no limit
-	next      atomic.Int64 // when the next frame may go, ns by the server's clock
+	next atomic.Int64 // when the next frame may go, ns by the server's clock
 }
 
-// reserve takes the moment for n bytes and returns how long it is until then.
-func (p *relayPacer) reserve(n int, now time.Duration) time.Duration {
-	if p.perSecond == 0 {
+// reserve takes the moment for n bytes at perSecond bytes a second, 0: no limit, and returns how long it is until then.
+func (p *relayPacer) reserve(n int, perSecond float64, now time.Duration) time.Duration {
+	if perSecond == 0 {
 		return 0
 	}
-	cost := int64(float64(n) / p.perSecond * float64(time.Second))
+	cost := int64(float64(n) / perSecond * float64(time.Second))
 	for {
 		next := p.next.Load()
 		begin := max(next, int64(now))

@@ -23,21 +23,28 @@ import (
 // Server is the whole program behind its listener. NewServer listens, Run serves until its context ends.
 type Server struct {
 	// Immutable.
-	cfg      *Config
-	log      *slog.Logger
-	auth     *Authenticator
-	hub      *Hub
-	limits   *connLimits
-	conns    *registry
-	counters counters
-	relay    *relayLimits
-	relayed  relayCounters
-	pacer    relayPacer
-	budget   *Budget
-	listener *gate
-	http     *http.Server
-	started  time.Time
-	writers  sync.Pool // of *inlineWriter, for goroutines that flush now and then
+	log       *slog.Logger
+	hub       *Hub
+	conns     *registry
+	counters  counters
+	relayed   relayCounters
+	pacer     relayPacer
+	budget    *Budget
+	listener  *gate
+	inherited bool // the listener is another process's too, which keeps it
+	notify    *notifier
+	openFiles int // the process's limit, 0: unknown
+	http      *http.Server
+	started   time.Time
+	writers   sync.Pool     // of *inlineWriter, for goroutines that flush now and then
+	changes   chan change   // to Run
+	stopped   chan struct{} // closed when the drain begins
+
+	// Replaced by Run's goroutine alone.
+	rules atomic.Pointer[rules]
+
+	// Run's goroutine.
+	spoiled [2]fileStamp // of certificate files that could not be used
 
 	draining   atomic.Bool
 	nextID     atomic.Uint64
@@ -64,33 +71,28 @@ func NewServer(cfg *Config, log *slog.Logger, openFiles int) (*Server, error) {
 
 // newServer builds the server on a listener, which tests bring along.
 func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listener) (*Server, error) {
-	auth, err := NewAuthenticator(cfg)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := loadTLS(cfg)
+	rules, err := newRules(cfg)
 	if err != nil {
 		return nil, err
 	}
 	maxConns, maxSockets := descriptorLimits(cfg.WebSocket.MaxConnections, openFiles)
 	s := &Server{
-		cfg:      cfg,
-		log:      log,
-		auth:     auth,
-		limits:   newConnLimits(&cfg.WebSocket),
-		relay:    newRelayLimits(&cfg.Relay),
-		pacer:    relayPacer{perSecond: float64(cfg.Relay.MaxTotalBytesPerSecond)},
-		conns:    newRegistry(maxConns, cfg.WebSocket.MaxConnectionsPerAddress),
-		listener: newGate(listener, maxSockets),
-		started:  time.Now(),
+		log:       log,
+		conns:     newRegistry(maxConns, cfg.WebSocket.MaxConnectionsPerAddress),
+		listener:  newGate(listener, maxSockets),
+		openFiles: openFiles,
+		started:   time.Now(),
+		changes:   make(chan change),
+		stopped:   make(chan struct{}),
 	}
+	s.rules.Store(rules)
 	s.writers.New = func() any { return newInlineWriter() }
 	s.budget = &Budget{limit: int64(cfg.WebSocket.MaxBufferedBytes), each: func(visit func(*Outbox)) {
 		s.conns.each(func(c *conn) { visit(&c.outbox) })
 	}}
 	s.http = &http.Server{
 		Handler:           s,
-		TLSConfig:         tlsConfig,
+		TLSConfig:         s.tlsConfig(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       requestTimeout,
 		WriteTimeout:      requestTimeout,
@@ -152,18 +154,13 @@ func (s *Server) URL() string {
 // Run serves until ctx ends, then drains: new upgrades are refused, every client is told, and nil is returned when
 // the last is gone. It returns an error only when the listener fails. Call it once.
 func (s *Server) Run(ctx context.Context) error {
-	s.hub = newHub(2*runtime.GOMAXPROCS(0), &hubRules{
-		rooms:   newRoomLimits(&s.cfg.WebSocket),
-		relay:   s.relay,
-		codecs:  [dialectCount]codec{letshareCodec},
-		refused: s.counters.refuse,
-		relayed: &s.relayed,
-	})
+	s.hub = newHub(2*runtime.GOMAXPROCS(0), s.hubRules(s.rules.Load(), false))
 	defer s.hub.close()
-	sweepDone := make(chan struct{})
-	sweepCtx, stopSweep := context.WithCancel(context.Background())
-	go func() { s.sweep(sweepCtx); close(sweepDone) }()
-	defer func() { stopSweep(); <-sweepDone }()
+	var helpers sync.WaitGroup
+	helpersCtx, stopHelpers := context.WithCancel(context.Background())
+	defer func() { stopHelpers(); helpers.Wait() }()
+	helpers.Go(func() { s.sweep(helpersCtx) })
+	helpers.Go(func() { s.notify.watch(helpersCtx, s.hub.roundTrip) })
 
 	failed := make(chan error, 1)
 	go func() {
@@ -173,15 +170,24 @@ func (s *Server) Run(ctx context.Context) error {
 			failed <- s.http.Serve(s.listener)
 		}
 	}()
-	select {
-	case err := <-failed:
-		s.drain()
-		return fmt.Errorf("the listener failed: %w", err)
-	case <-ctx.Done():
+	s.notify.ready()
+	renewal := time.NewTicker(certificateInterval)
+	defer renewal.Stop()
+	for {
+		select {
+		case err := <-failed:
+			s.drain()
+			return fmt.Errorf("the listener failed: %w", err)
+		case change := <-s.changes:
+			change.done <- s.reload(change.cfg)
+		case <-renewal.C:
+			s.renewCertificate()
+		case <-ctx.Done():
+			s.drain()
+			<-failed
+			return nil
+		}
 	}
-	s.drain()
-	<-failed
-	return nil
 }
 
 // newRoomLimits takes the bounds of a room from the configuration.
@@ -194,40 +200,26 @@ func newRoomLimits(cfg *WebSocketConfig) *roomLimits {
 	}
 }
 
-// drain ends every connection and waits for it. The listener stays open meanwhile, so that /health shows the drain.
-func (s *Server) drain() {
-	s.draining.Store(true)
-	s.log.Info("draining", "connections", s.conns.live())
-	s.handshakes.Wait()
-	s.conns.each(func(c *conn) { c.outbox.end(GoingAway) })
-	gone := make(chan struct{})
-	go func() { s.conns.wait(); close(gone) }()
-	select {
-	case <-gone:
-	case <-time.After(drainWait):
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
-	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close()
-	}
-	<-gone
-}
-
-// sweep looks at every connection's deadlines until ctx ends.
+// sweep looks at every connection's deadlines until ctx ends. When it comes late by more than an interval, the whole process
+// stood still (a paused machine, a stopped process): then nobody was silent.
 func (s *Server) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	writer := newInlineWriter()
 	flush := func(o *Outbox) { o.flush(writer) }
 	var tidy tidying
+	last := s.clock()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case wall := <-ticker.C:
-			now := s.clock()
-			s.conns.each(func(c *conn) { c.sweep(now, wall, flush) })
+			now, limits := s.clock(), s.rules.Load().conn
+			if gap := now - last - sweepInterval; gap > sweepInterval {
+				s.conns.each(func(c *conn) { c.excuse(now, gap) })
+			}
+			last = now
+			s.conns.each(func(c *conn) { c.sweep(limits, now, wall, flush) })
 			s.rate.update(now, s.hub.totals().messages)
 			tidy.look(s.conns, now)
 		}
@@ -248,7 +240,13 @@ func (s *Server) flush(o *Outbox) {
 // ServeHTTP routes a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
-	case "/", "/ws", "/ws/":
+	case "/":
+		if page := s.rules.Load().site; page != nil && r.Header.Get("Upgrade") == "" && r.Header.Get("Sec-WebSocket-Key") == "" {
+			page.serve(w, r)
+		} else {
+			s.serveWebSocket(w, r)
+		}
+	case "/ws", "/ws/":
 		s.serveWebSocket(w, r)
 	case "/health":
 		s.serveRead(w, r, s.serveHealth)
@@ -259,16 +257,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/debug/check":
 		s.serveConsistency(w, r)
 	default:
-		answerRefusal(w, refuseNotFound)
+		if site := s.rules.Load().site; site != nil && !reserved(r.URL.Path) {
+			site.serve(w, r)
+		} else {
+			answerRefusal(w, refuseNotFound)
+		}
 	}
 }
+
+// authenticator is the one in force.
+func (s *Server) authenticator() *Authenticator { return s.rules.Load().auth }
 
 // serveRead lets pages of allowed origins read an endpoint (CORS) and answers preflights.
 func (s *Server) serveRead(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Origin")
-	if origin := r.Header.Get("Origin"); origin != "" && s.auth.OriginAllowed(r) {
+	if origin := r.Header.Get("Origin"); origin != "" && s.authenticator().OriginAllowed(r) {
 		header.Set("Access-Control-Allow-Origin", origin)
 		header.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
 		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
@@ -289,7 +294,8 @@ func (s *Server) serveRead(w http.ResponseWriter, r *http.Request, serve http.Ha
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.handshakes.Add(1)
 	defer s.handshakes.Done()
-	address := s.auth.ClientAddress(r)
+	rules := s.rules.Load()
+	address := rules.auth.ClientAddress(r)
 	if s.draining.Load() {
 		s.refuseUpgrade(w, refuseDraining)
 		return
@@ -299,12 +305,12 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, refusal)
 		return
 	}
-	if ok, received, fix := s.auth.CheckOrigin(r); !ok {
+	if ok, received, fix := rules.auth.CheckOrigin(r); !ok {
 		s.log.Warn("connection refused", "reason", OriginNotAllowed.String(), "address", address.String(), "origin", received, "fix", fix)
 		s.refuseUpgrade(w, originRefusal())
 		return
 	}
-	identity, refusal, detail := s.auth.Identify(r, time.Now())
+	identity, refusal, detail := rules.auth.Identify(r, time.Now())
 	if refusal == nil {
 		refusal, detail = s.conns.reserve(address), errLimit
 	}
@@ -313,31 +319,33 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, refusal)
 		return
 	}
-	c := s.newConn(address, identity)
+	c := s.newConn(rules, address, identity)
+	c.page = rules.auth.page(r)
 	if err := c.upgrade(w, r); err != nil {
 		s.conns.cancel(address)
 		s.log.Debug("handshake failed", "address", address.String(), "error", err.Error())
 		return
 	}
-	s.start(c)
+	s.start(c, rules)
 }
 
-// newConn makes the connection of a client that has been admitted.
-func (s *Server) newConn(address netip.Addr, identity Identity) *conn {
+// newConn makes the connection of a client that has been admitted by the rules.
+func (s *Server) newConn(rules *rules, address netip.Addr, identity Identity) *conn {
 	c := &conn{
 		server:  s,
-		limits:  s.limits,
+		limits:  rules.conn,
 		id:      s.nextID.Add(1),
 		address: address,
 		room:    identity.Room,
-		strict:  s.cfg.WebSocket.StrictIdentity || identity.Bound,
+		strict:  rules.cfg.WebSocket.StrictIdentity || identity.Bound,
 		pro:     identity.Pro,
+		key:     identity.key,
 		pinged:  s.clock(),
 	}
 	if !identity.ExpiresAt.IsZero() {
 		c.expires = identity.ExpiresAt.UnixMilli()
 	}
-	c.outbox.limit, c.outbox.budget = s.cfg.WebSocket.MaxQueueBytes, s.budget
+	c.outbox.limit, c.outbox.budget = rules.cfg.WebSocket.MaxQueueBytes, s.budget
 	c.member.identity, c.member.outbox = identity.UserID, &c.outbox
 	c.letshare.conn, c.letshare.member = c, &c.member
 	return c
@@ -347,8 +355,14 @@ func (s *Server) newConn(address netip.Addr, identity Identity) *conn {
 var errLimit = errors.New("limit reached")
 
 // start lets an upgraded connection run, in a goroutine that outlives the HTTP handler: net/http's buffers are freed.
-func (s *Server) start(c *conn) {
+// admitted are the rules by which the client was let in.
+func (s *Server) start(c *conn, admitted *rules) {
 	s.conns.add(c)
+	// A reload meanwhile may not have seen the connection.
+	for latest := s.rules.Load(); latest != admitted; latest = s.rules.Load() {
+		c.adopt(latest)
+		admitted = latest
+	}
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		s.log.Debug("connection opened", "connection", c.id, "address", c.address.String(), "user", c.member.identity)
 	}

@@ -140,19 +140,53 @@ func TestTheWallClockDecidesAboutTokensAlone(t *testing.T) {
 	defaults := DefaultConfig()
 	for _, jump := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
 		socket, other := net.Pipe()
-		c := &conn{limits: newConnLimits(&defaults.WebSocket), pinged: time.Minute}
+		limits := newConnLimits(&defaults.WebSocket)
+		c := &conn{pinged: time.Minute}
 		c.outbox.socket, c.outbox.limit, c.outbox.budget = socket, 1<<20, &Budget{limit: 1 << 20}
 		c.wire.since.Store(int64(time.Minute))
 		c.wire.lastRead.Store(int64(time.Minute))
 		flushed := 0
-		c.sweep(time.Minute+time.Second, time.Now().Add(jump), func(*Outbox) { flushed++ })
+		c.sweep(limits, time.Minute+time.Second, time.Now().Add(jump), func(*Outbox) { flushed++ })
 		if end := c.outbox.ended(); end != notEnded || flushed != 0 {
 			t.Errorf("the wall clock jumps by %v: %v, flushed %d times", jump, end, flushed)
 		}
 		c.expires = time.Now().UnixMilli()
-		c.sweep(time.Minute+time.Second, time.Now().Add(jump), func(*Outbox) { flushed++ })
+		c.sweep(limits, time.Minute+time.Second, time.Now().Add(jump), func(*Outbox) { flushed++ })
 		if end := c.outbox.ended(); (end == ExpiredToken) != (jump > 0) {
 			t.Errorf("the wall clock jumps by %v: a token that expires now ends the connection with %v", jump, end)
+		}
+		socket.Close()
+		other.Close()
+	}
+}
+
+// A machine that was paused for an hour wakes up to clients that could not be heard meanwhile. Only what they said or
+// left unsaid while it was awake counts.
+func TestASleepOfTheServerIsNoSilenceOfItsClients(t *testing.T) {
+	defaults := DefaultConfig()
+	const asleep, awake = time.Hour, time.Hour + time.Minute
+	for name, want := range map[string]struct {
+		lastRead, since, now time.Duration
+		end                  Ending
+	}{
+		"heard just before":                    {time.Minute, 0, awake, notEnded},
+		"heard just before, now silent":        {time.Minute, 0, awake + defaultIdleTimeout, IdleTimeout},
+		"half a message just before":           {time.Minute, time.Minute - time.Second, awake, notEnded},
+		"half a message before, the rest late": {awake + time.Minute, time.Minute - time.Second, awake + defaultMessageTimeout, MessageTimeout},
+		"heard since":                          {awake + time.Second, 0, awake + defaultIdleTimeout, notEnded},
+	} {
+		socket, other := net.Pipe()
+		c := &conn{pinged: awake}
+		c.outbox.socket, c.outbox.limit, c.outbox.budget = socket, 1<<20, &Budget{limit: 1 << 20}
+		c.wire.lastRead.Store(int64(want.lastRead))
+		c.wire.since.Store(int64(want.since))
+		c.excuse(awake, asleep)
+		if heard := time.Duration(c.wire.lastRead.Load()); heard > max(awake, want.lastRead) {
+			t.Errorf("%s: heard at %v, which has not come yet", name, heard)
+		}
+		c.sweep(newConnLimits(&defaults.WebSocket), want.now, time.Now(), func(*Outbox) {})
+		if end := c.outbox.ended(); end != want.end {
+			t.Errorf("%s: ended with %v, want %v", name, end, want.end)
 		}
 		socket.Close()
 		other.Close()
@@ -452,13 +486,13 @@ func TestADrainSendsEverybodyAwayAndDoesNotWaitForTheStubborn(t *testing.T) {
 			t.Errorf("an upgrade during the drain: %s, Retry-After %q", answer.Status, answer.Header.Get("Retry-After"))
 		}
 		polite.wantEnded(began, 0, 100*time.Millisecond, "close 1001 going_away")
-		mute.wantEnded(began, closeLinger, closeLinger+100*time.Millisecond, "close 1001 going_away")
+		mute.wantEnded(began, drainStep+closeLinger, drainStep+closeLinger+100*time.Millisecond, "close 1001 going_away")
 		err = <-s.ended
-		if took := s.since() - began; err != nil || took > drainWait+time.Second {
+		if took := s.since() - began; err != nil || took > defaultDrain+2*time.Second {
 			t.Errorf("Run returned %v after %v", err, took)
 		}
 		deaf.thaw()
-		deaf.wantEnded(began, 0, drainWait+time.Second, "")
+		deaf.wantEnded(began, 0, defaultDrain+2*time.Second, "")
 		half.Close()
 		s.wantCloses("going_away 3")
 		s.ended <- nil // for the bubble's own stop

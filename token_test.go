@@ -68,7 +68,7 @@ func TestATokenWithoutATTLLivesAsConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := wantIdentify(t, newTestAuthenticator(t, cfg), tokenRequest(token), token, "")
-	if want := (Identity{UserID: "u", ExpiresAt: authTestNow.Add(720 * time.Hour)}); got != want {
+	if want := (Identity{UserID: "u", ExpiresAt: authTestNow.Add(720 * time.Hour), key: keyPrint(authTestSecret)}); got != want {
 		t.Errorf("identity %+v, want %+v", got, want)
 	}
 }
