@@ -105,8 +105,11 @@ type socket struct {
 var dialled atomic.Uint32 // counts dials, to spread them over source addresses
 
 // dial connects as user and, for WebSocket, upgrades.
-func (t *target) dial(user string) (*socket, error) {
-	d := net.Dialer{Timeout: dialTimeout}
+func (t *target) dial(user string) (*socket, error) { return t.dialWithin(user, dialTimeout) }
+
+// dialWithin is dial with a bound of its own on connecting, and again on upgrading.
+func (t *target) dialWithin(user string, within time.Duration) (*socket, error) {
+	d := net.Dialer{Timeout: within}
 	if t.spread {
 		n := dialled.Add(1) % (16 * 250)
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+n/250), byte(1+n%250))}
@@ -118,7 +121,7 @@ func (t *target) dial(user string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(dialTimeout))
+	conn.SetDeadline(time.Now().Add(within))
 	if t.tls != nil {
 		conn = tls.Client(conn, t.tls)
 	}
