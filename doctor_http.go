@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,6 +155,9 @@ func (d *doctor) askReport(ctx context.Context) {
 	header := d.header()
 	header.Set("Connection", "Upgrade")
 	header.Set("Upgrade", "websocket")
+	// Some proxies refuse an upgrade that is not whole.
+	header.Set("Sec-WebSocket-Version", "13")
+	header.Set("Sec-WebSocket-Key", base64.StdEncoding.EncodeToString([]byte(rand.Text()[:16])))
 	r, err := d.get(ctx, "/api/check", "probe="+probeUpgrade, header)
 	if err != nil {
 		d.warn("check", "see the proxy's error log", "/api/check gives no answer: %v", err)

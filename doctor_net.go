@@ -180,7 +180,7 @@ func (d *doctor) judge(chain []*x509.Certificate, version string, now time.Time)
 			"nobody knows the authority of the certificate for %s", names)
 	case err != nil:
 		d.fail("tls", "replace the certificate", "the certificate for %s does not hold: %v", names, err)
-	case left < doctorCertificate:
+	case left < leaf.NotAfter.Sub(leaf.NotBefore)/doctorRenewal:
 		d.warn("tls", "see why it was not renewed", "%s, certificate for %s, expires in %s", version, names, days(left))
 		return true
 	default:

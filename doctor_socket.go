@@ -219,15 +219,24 @@ func (d *doctor) checkIdle(ctx context.Context, ends [2]*doctorEnd, room, event 
 	began := time.Now()
 	timer := time.NewTimer(d.idle)
 	defer timer.Stop()
+	var cut *doctorEnd
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 		return
 	case <-ends[0].heard:
+		cut = ends[0]
 	case <-ends[1].heard:
+		cut = ends[1]
 	}
-	if lived := time.Since(began); lived < d.idle {
-		d.fail("idle", fix, "a silent connection was cut after %s", lived.Round(time.Second/10))
+	if cut != nil {
+		lived := time.Since(began).Round(time.Second / 10)
+		cut.leave()
+		if code := websocket.CloseStatus(cut.err); code != -1 {
+			d.fail("idle", "see docs/operations.md for the code; a proxy that reloads may send one, too", "a connection was closed with code %d after %s", code, lived)
+		} else {
+			d.fail("idle", fix, "a silent connection was cut after %s", lived)
+		}
 		return
 	}
 	if _, err := d.pass(ctx, ends, room, event); err != nil {

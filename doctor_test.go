@@ -66,12 +66,12 @@ func wantFinding(t *testing.T, said, kind, step string, words ...string) {
 func TestDoctorFindsAHealthyServerHealthy(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(cfg *Config) {
-		cfg.WebSocket.PingIntervalSeconds, cfg.WebSocket.IdleTimeoutSeconds = 0.2, 0.5
+		cfg.WebSocket.PingIntervalSeconds, cfg.WebSocket.IdleTimeoutSeconds = 0.3, 1.6
 	})
 	token := s.token(t, Claims{UserID: "alice"})
 	for _, target := range []string{"http://" + s.addr, "ws://" + s.addr + "/", "ws://" + s.addr + "/ws?userId=alice", "http://" + s.addr + "/ws/"} {
 		// The silence is longer than what the server bears without answers to its pings.
-		idle := 1200 * time.Millisecond
+		idle := 2200 * time.Millisecond
 		if target != "http://"+s.addr {
 			idle = 0
 		}
@@ -87,7 +87,7 @@ func TestDoctorFindsAHealthyServerHealthy(t *testing.T) {
 		wantFinding(t, said, "ok", "upgrade", "/ and /ws", "connected")
 		wantFinding(t, said, "ok", "message")
 		if idle > 0 {
-			wantFinding(t, said, "ok", "idle", "1.2s of silence")
+			wantFinding(t, said, "ok", "idle", "2.2s of silence")
 		}
 	}
 	// A token in the URL is one, and one for a single room is tried there.
