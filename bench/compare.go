@@ -21,6 +21,10 @@ const (
 	boundT8Login, boundT8    = 9.0, 12.5
 	boundT9P99               = 1.5
 	boundT9Growth            = slowQueue/float64(1<<20) + 4 // MiB
+	boundRelayTime           = 2.0                          // half of the copy's throughput
+	boundRelayOthers         = 2.0
+	boundRelayReceiver       = 20.0 // ms
+	boundRelayGrowth         = 8.0  // MiB
 )
 
 // comparison runs the floors, our server and others side by side.
@@ -38,6 +42,7 @@ type comparison struct {
 const (
 	nameOne   = "floor: " + floorOne
 	nameBatch = "floor: " + floorBatch
+	nameCopy  = "floor: " + floorCopy
 )
 
 // run does everything that the targets need. It returns false when one of them is missed.
@@ -145,8 +150,41 @@ func (c *comparison) others(l *launcher, ours bool) error {
 	if err != nil || !ours {
 		return err
 	}
-	return c.with(l, func(t *target) error {
+	err = c.with(l, func(t *target) error {
 		res, err := behindLine(t, 15*time.Second)
+		c.report.add(res)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.relays(l)
+}
+
+// relays measures files beside the copying floor, each round on a server of its own, and then behind the line.
+func (c *comparison) relays(l *launcher) error {
+	floor, err := startFloor(floorCopy, c.cpus)
+	if err != nil {
+		return err
+	}
+	defer floor.stop()
+	for range c.rounds {
+		res, err := copyBeside(floor.target, c.each)
+		if err != nil {
+			return err
+		}
+		c.report.add(res)
+		err = c.with(l, func(t *target) error {
+			res, err := relaying(t, c.each)
+			c.report.add(res)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.with(l, func(t *target) error {
+		res, err := relayBehindLine(t)
 		c.report.add(res)
 		return err
 	})
@@ -204,8 +242,11 @@ func median(v []float64) float64 {
 }
 
 func cpu(r result) float64 { return r.CPU }
-func p50(r result) float64 { return r.P50 }
-func p99(r result) float64 { return r.P99 }
+
+// pace is the time for each unit.
+func pace(r result) float64 { return r.Seconds / float64(r.Count) }
+func p50(r result) float64  { return r.P50 }
+func p99(r result) float64  { return r.P99 }
 
 // verdicts judges our server by the targets.
 func (c *comparison) verdicts() (v []verdict) {
@@ -250,7 +291,24 @@ func (c *comparison) verdicts() (v []verdict) {
 	for _, r := range c.of(us, "line") {
 		judge("line", "p99 of signalling behind 3 Mbit/s", r.P99, lineP99Bound, "ms")
 	}
+	const files = "relay of 50 MiB files"
+	judge("relay", "time for each MiB to a plain copy's", c.ratio(us, files, pace, nameCopy, files, pace), boundRelayTime, "x")
+	judge("relay", "p99 of signalling in another room, to its p99 without files", c.overRelays(us, func(r result) float64 { return r.P99 / r.Relay.IdleP99 }), boundRelayOthers, "x")
+	judge("relay", "p99 of signalling to the receiver", c.overRelays(us, func(r result) float64 { return r.Relay.ReceiverP99 }), boundRelayReceiver, "ms")
+	judge("relay", "RSS growth", c.overRelays(us, func(r result) float64 { return float64(r.Relay.Growth) / (1 << 20) }), boundRelayGrowth, "MiB")
+	for _, r := range c.of(us, "relay behind") {
+		judge("relay", "p99 of signalling to others behind 3 Mbit/s", r.P99, lineP99Bound, "ms")
+	}
 	return append(v, c.faultless(us))
+}
+
+// overRelays is the median of a figure over the rounds of the relay.
+func (c *comparison) overRelays(server string, figure func(result) float64) float64 {
+	var all []float64
+	for _, r := range c.of(server, "relay of") {
+		all = append(all, figure(r))
+	}
+	return median(all)
 }
 
 func count(b bool) float64 {

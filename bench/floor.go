@@ -43,12 +43,15 @@ type floorMessage struct {
 
 // runFloor serves until the listener fails.
 func runFloor(kind, addr string) error {
-	if kind != floorOne && kind != floorBatch {
-		return fmt.Errorf("floor %q: want %s or %s", kind, floorOne, floorBatch)
+	if kind != floorOne && kind != floorBatch && kind != floorCopy {
+		return fmt.Errorf("floor %q: want %s, %s or %s", kind, floorOne, floorBatch, floorCopy)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
+	}
+	if kind == floorCopy {
+		return copyFloor(l)
 	}
 	f := &floorServer{batch: kind == floorBatch, rooms: map[string]*floorRoom{}}
 	defer f.close()

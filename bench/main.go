@@ -33,6 +33,7 @@ Scenarios:
   s4    churn: connect, upgrade, subscribe, close; 64 at once
   s5    a member that does not read, and what the others notice of it
   line  1,000 members behind a line of 3 Mbit/s that is half full
+  relay files through the server, and what signalling notices of it; then one behind the line of 3 Mbit/s
 
 Flags:
 `
@@ -234,11 +235,11 @@ func idleSteps(most int) (steps []int) {
 func (o *options) load(dir string) error {
 	names := strings.Split(strings.ToLower(o.scenario), ",")
 	if o.scenario == "all" {
-		names = []string{"s1", "s2", "s3", "s4", "s5", "line"}
+		names = []string{"s1", "s2", "s3", "s4", "s5", "line", "relay"}
 	}
 	for _, name := range names {
-		if !slices.Contains([]string{"s1", "s2", "s3", "s4", "s5", "line"}, name) {
-			return usageError(fmt.Sprintf("-scenario %q: s1, s2, s3, s4, s5, line or all", name))
+		if !slices.Contains([]string{"s1", "s2", "s3", "s4", "s5", "line", "relay"}, name) {
+			return usageError(fmt.Sprintf("-scenario %q: s1, s2, s3, s4, s5, line, relay or all", name))
 		}
 	}
 	start, pinned, err := o.loadTarget(dir)
@@ -377,6 +378,16 @@ func (o *options) scenarioOn(name string, t *target, r *report) error {
 	case "line":
 		res, err := behindLine(t, max(o.duration, 15*time.Second))
 		if err != nil {
+			return err
+		}
+		r.add(res)
+	case "relay":
+		res, err := relaying(t, o.duration)
+		if err != nil {
+			return err
+		}
+		r.add(res)
+		if res, err = relayBehindLine(t); err != nil {
 			return err
 		}
 		r.add(res)

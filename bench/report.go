@@ -60,6 +60,7 @@ type result struct {
 
 	Memory *memoryResult `json:"memory,omitempty"` // S1
 	Slow   *slowResult   `json:"slow,omitempty"`   // S5
+	Relay  *relayResult  `json:"relay,omitempty"`  // relay
 }
 
 // memoryResult is S1's finding at one number of connections. Sizes are bytes; per connection is the growth since none.
@@ -162,6 +163,7 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 	r.writeResults(w)
 	r.writeMemory(w)
 	r.writeSlow(w)
+	r.writeRelay(w)
 	r.writeNotes(w)
 	r.writeVerdicts(w)
 	return nil
@@ -205,6 +207,19 @@ func (r *report) writeSlow(w io.Writer) {
 			}
 			fmt.Fprintf(w, "\n%s, %s: the slow one %s; p99 of its room's others %.2f ms, of the other room %.2f ms; RSS grew by %.1f MiB\n",
 				x.Server, x.Scenario, cut, x.P99, s.OtherP99, float64(s.Growth)/(1<<20))
+		}
+	}
+}
+
+func (r *report) writeRelay(w io.Writer) {
+	for _, x := range r.Results {
+		switch m := x.Relay; {
+		case m == nil:
+		case m.IdleP99 == 0:
+			fmt.Fprintf(w, "\n%s, %s: p99 of signalling to others %.2f ms, to the receiver %.2f ms\n", x.Server, x.Scenario, x.P99, m.ReceiverP99)
+		default:
+			fmt.Fprintf(w, "\n%s, %s: %.2f s of CPU for each GiB; p99 of signalling in another room %.2f ms, %.2f ms without files; to the receiver %.2f ms; RSS grew by %.1f MiB\n",
+				x.Server, x.Scenario, x.CPU*1024/1e6, x.P99, m.IdleP99, m.ReceiverP99, float64(m.Growth)/(1<<20))
 		}
 	}
 }
