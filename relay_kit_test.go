@@ -177,16 +177,6 @@ func (s *testServer) wantNothingHeld(t testing.TB) {
 	s.wantMetric(t, "websocket", "buffered_bytes", 0)
 }
 
-// wantStill wants a frame or message that is under way to stay there: nothing comes to the client for a moment. It can
-// miss a server that is late, and never blames one that is right.
-func (c *client) wantStill(t testing.TB) {
-	t.Helper()
-	c.socket.SetReadDeadline(time.Now().Add(30 * time.Millisecond))
-	if p, err := c.reader.Peek(1); err == nil {
-		t.Fatalf("%s gets a frame that begins %x", c.name, p)
-	}
-}
-
 // The same words in a bubble, where messages are sent and looked at afterwards.
 
 // frame sends one chunk.
