@@ -29,9 +29,6 @@ func (l *letshare) transfer(kind string, p []byte) {
 		return
 	case m == nil:
 		return
-	case m.Kind == relayRequest && l.conn.server.draining.Load():
-		l.relayError(m.ID, relayStopping, true)
-		return
 	}
 	if m.Room == "" {
 		known := l.member.transfer([]byte(m.ID))

@@ -387,17 +387,25 @@ func TestAReceiverThatTakesNothing(t *testing.T) {
 	})
 }
 
+// A server that stops ends the files under way and begins no other, as long as it listens still.
 func TestAServerThatStopsBeginsNothing(t *testing.T) {
-	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
-		f := newFile("under-way", appChunk)
+	inBubble(t, nil, func(t *testing.T, s *pipeServer) {
+		anna, bob := s.connect("anna"), s.connect("bob")
+		anna.subscribe("room")
+		bob.subscribe("room")
+		f := newFile("under-way", 2*appChunk)
 		s.agree(anna, bob, f)
-		s.draining.Store(true)
-		late := newFile("late", 1)
-		anna.send(late.request("bob"))
-		anna.wantFiles("accept relay_stopping")
 		anna.frame(f, 0)
-		bob.wantFiles("request #0")
-		anna.send(f.says("cancel", ""))
+		s.stop()
+		bob.wantFiles("request #0 relay_stopping")
+		anna.wantFiles("accept relay_stopping")
+		anna.frame(f, 1)
+		anna.send(newFile("late", 1).request("bob"))
+		anna.wantFiles("accept relay_stopping relay_stopping")
+		bob.wantFiles("request #0 relay_stopping")
+		if reserved := s.relayed.reserved.Load(); reserved != 0 {
+			t.Errorf("%d bytes are reserved still", reserved)
+		}
 	})
 }
 
