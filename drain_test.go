@@ -88,7 +88,7 @@ func TestADrainForgetsNobody(t *testing.T) {
 	}
 	var readers sync.WaitGroup
 	for _, c := range clients {
-		readers.Go(func() { c.wantClosed(&testing.T{}, 1001, "going_away") })
+		readers.Go(func() { c.wantClosed(t, 1001, "going_away") })
 	}
 	s.stop()
 	readers.Wait()
