@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The table of cases in docs/reliability.md names every case once, by its number, with tests that there are, and .ci/mutate
+// knows what keeps each case away whose test is one of these.
+func TestTheTableOfCases(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, path := range append(files, "docs/reliability.md", ".ci/mutations") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(path, ".go") {
+			source.Write(text)
+			continue
+		}
+		pattern := map[string]string{"docs/reliability.md": `(?m)^\| (\d+) \|.*$`, ".ci/mutations": `(?m)^(\d\d) \S+: .*$`}[path]
+		seen := map[string]bool{}
+		for _, row := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
+			number := fmt.Sprintf("%02s", row[1])
+			if seen[number] {
+				t.Errorf("%s names case %s twice", path, number)
+			}
+			seen[number] = true
+			for _, name := range regexp.MustCompile(`(Test|Fuzz)\w+`).FindAllString(row[0], -1) {
+				if !strings.Contains(source.String(), "func "+name+"(") {
+					t.Errorf("%s names %s for case %s, which is not there", path, name, number)
+				}
+			}
+		}
+		for n := 1; n <= 43; n++ {
+			number := fmt.Sprintf("%02d", n)
+			if tested := strings.Contains(source.String(), "func TestAbuse"+number+"_"); !seen[number] && (tested || strings.HasSuffix(path, ".md")) {
+				t.Errorf("%s lacks case %s", path, number)
+			}
+		}
+	}
+}
