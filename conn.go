@@ -173,7 +173,9 @@ func (c *conn) readMessages() {
 				c.outbox.end(c.verdict(err))
 				return
 			}
-			c.wire.grown.Store(true)
+			if !c.wire.grown.Load() {
+				c.wire.grown.Store(true)
+			}
 		}
 		c.refresh()
 		if !c.readWhole() && !c.readMessage() || c.outbox.ended() != notEnded {
