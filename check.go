@@ -268,12 +268,18 @@ func (t *relayed) check(r *shardReport, id string, room *Room) {
 	}
 }
 
-// held counts what the lane keeps: frames and their bytes, and the bytes as the lane counts them. Shard.
+// held counts what the lane keeps: frames and their bytes, and their bytes as the lane counts them, which are what it
+// counts in all without the control that is still to be written. Shard.
 func (t *relayed) held() (frames, bytes, counted int) {
 	look := func(l *lane) {
 		frames, counted = len(l.kept), l.bytes
 		for _, frame := range l.kept {
 			bytes += len(frame)
+		}
+		for _, item := range l.queue {
+			if item.kind == laneControl {
+				counted -= len(item.frame)
+			}
 		}
 	}
 	if t.at == nil {
