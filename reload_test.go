@@ -227,12 +227,19 @@ func servedCertificate(t *testing.T, addr string) string {
 	return string(socket.ConnectionState().PeerCertificates[0].Raw)
 }
 
-func TestAReloadServesTheNewCertificate(t *testing.T) {
+// A new certificate is served after a reload, a broken one is not, and who is connected notices nothing.
+func TestAbuse35_NewCertificate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	writeKeyPair(t, cert, key)
 	s := startServer(t, func(c *Config) { c.Server.TLSCert, c.Server.TLSKey = cert, key })
+	socket, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := shakeHands(t, s, "ann", socket, []byte("GET /ws?token="+s.token(t, Claims{UserID: "ann"})+" HTTP/1.1\r\nHost: "+s.addr+"\r\n"+strings.Join(usualHandshake[1:], "\r\n")+"\r\n\r\n"))
+	defer ann.wantInside(t)
 	first := servedCertificate(t, s.addr)
 	writeKeyPair(t, cert, key)
 	if servedCertificate(t, s.addr) != first {
