@@ -273,8 +273,8 @@ func (t *relayed) check(r *shardReport, id string, room *Room) {
 func (t *relayed) held() (frames, bytes, counted int) {
 	look := func(l *lane) {
 		frames, counted = len(l.kept), l.bytes
-		for _, frame := range l.kept {
-			bytes += len(frame)
+		for _, k := range l.kept {
+			bytes += len(k.frame)
 		}
 		for _, item := range l.queue {
 			if item.kind == laneControl {

@@ -288,7 +288,12 @@ func (c *conn) takeText(message []byte) {
 // readBinary reads a binary message into a buffer of its own, with room in front for a frame header, so that it can be
 // passed on without a copy, and hands it to the protocol. Nothing but a file's frame is binary.
 func (c *conn) readBinary(r io.Reader) error {
-	buffer := make([]byte, maxFrameHeader+relayHeaderBytes+maxRelayChunkBytes+1)
+	buffer, kept := relayBuffers.Get().(*relayBuffer), false
+	defer func() {
+		if !kept {
+			relayBuffers.Put(buffer)
+		}
+	}()
 	message, err := c.collect(r, buffer[maxFrameHeader:maxFrameHeader])
 	if err != nil {
 		return err
@@ -299,7 +304,7 @@ func (c *conn) readBinary(r io.Reader) error {
 	}
 	begin := maxFrameHeader - frameHeaderSize(len(message))
 	appendFrameHeader(buffer[begin:begin], opBinary, len(message))
-	c.letshare.binary(message, buffer[begin:maxFrameHeader+len(message)])
+	kept = c.letshare.binary(message, buffer[begin:maxFrameHeader+len(message)], buffer)
 	return nil
 }
 

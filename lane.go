@@ -1,6 +1,15 @@
 package main
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
+
+// relayBuffer holds a file's frame of any size, with room in front for a header.
+type relayBuffer [maxFrameHeader + relayHeaderBytes + maxRelayChunkBytes + 1]byte
+
+// relayBuffers lends them: a fresh one for each frame would cost a fifth of the relay's time.
+var relayBuffers = sync.Pool{New: func() any { return new(relayBuffer) }}
 
 // lane is one transfer's part of its receiver's outbox: what is still to be written, in order, and the frames that may have
 // to be written again. Its bytes are outside the outbox's limit, which is for signalling, and inside the budget.
@@ -8,11 +17,21 @@ import "slices"
 // A lane is attached to one outbox at a time, or to none while the receiver is away; its fields are guarded by
 // that outbox's mutex, and belong to the transfer's shard while it is attached to none.
 type lane struct {
-	queue   []laneItem // to be written, oldest first
-	kept    [][]byte   // frames not acknowledged, oldest first, written or not
-	bytes   int        // of kept, and of control in the queue
-	control int        // bytes of control in the queue
-	written int        // kept frames written whole since the shard asked last
+	queue   []laneItem  // to be written, oldest first
+	kept    []keptFrame // frames not acknowledged, oldest first, written or not
+	bytes   int         // of kept, and of control in the queue
+	control int         // bytes of control in the queue
+	written int         // kept frames written whole since the shard asked last
+
+	// A buffer is given back when its frame is dropped, unless somebody may be writing it still.
+	underWay []byte // the frame that the outbox is writing, nil: none
+	moved    bool   // the lane was detached: the outbox before may be writing a frame; no buffer is given back any more
+}
+
+// keptFrame is a frame and, if it lies in one of relayBuffers, that buffer.
+type keptFrame struct {
+	frame  []byte
+	buffer *relayBuffer
 }
 
 // laneItem is a frame in its turn. Control is forgotten when it is written, a kept frame when it is dropped.
@@ -57,6 +76,7 @@ func (o *Outbox) detachLane(l *lane) {
 	o.lanes.bytes -= l.bytes
 	l.bytes -= l.control
 	l.queue, l.written, l.control = nil, 0, 0
+	l.underWay, l.moved = nil, true
 	o.settle()
 	o.mu.Unlock()
 }
@@ -98,16 +118,16 @@ func (l *lane) unsaid() (frames [][]byte) {
 	return frames
 }
 
-// keep queues a frame and keeps it until it is dropped.
-func (l *lane) keep(frame []byte) {
-	l.kept = append(l.kept, frame)
+// keep queues a frame and keeps it until it is dropped. buffer is what it lies in, if that is to be given back then.
+func (l *lane) keep(frame []byte, buffer *relayBuffer) {
+	l.kept = append(l.kept, keptFrame{frame, buffer})
 	l.bytes += len(frame)
 	l.queue = append(l.queue, laneItem{frame, laneFrame})
 }
 
 // again queues the n-th kept frame once more, unless it is still to be written.
 func (l *lane) again(n int) {
-	frame := l.kept[n]
+	frame := l.kept[n].frame
 	for _, item := range l.queue {
 		if sameFrame(item.frame, frame) {
 			return
@@ -118,9 +138,12 @@ func (l *lane) again(n int) {
 
 // drop forgets the n oldest kept frames, also those that were not written.
 func (l *lane) drop(n int) {
-	for _, frame := range l.kept[:n] {
-		l.bytes -= len(frame)
-		l.queue = slices.DeleteFunc(l.queue, func(item laneItem) bool { return sameFrame(item.frame, frame) })
+	for _, k := range l.kept[:n] {
+		l.bytes -= len(k.frame)
+		l.queue = slices.DeleteFunc(l.queue, func(item laneItem) bool { return sameFrame(item.frame, k.frame) })
+		if k.buffer != nil && !l.moved && !sameFrame(l.underWay, k.frame) {
+			relayBuffers.Put(k.buffer)
+		}
 	}
 	l.kept = slices.Delete(l.kept, 0, n)
 }
@@ -129,13 +152,13 @@ func (l *lane) drop(n int) {
 func (l *lane) replay() {
 	l.bytes -= l.control
 	l.queue, l.control = l.queue[:0], 0
-	for _, frame := range l.kept {
-		l.queue = append(l.queue, laneItem{frame, laneFrame})
+	for _, k := range l.kept {
+		l.queue = append(l.queue, laneItem{k.frame, laneFrame})
 	}
 }
 
 // sameFrame reports whether two frames are the same bytes in memory.
-func sameFrame(a, b []byte) bool { return &a[0] == &b[0] }
+func sameFrame(a, b []byte) bool { return len(a) > 0 && &a[0] == &b[0] }
 
 // take takes the next frame of the lanes, in turn; no lane when nothing waits. Called with the mutex held and the claim taken.
 func (ls *lanes) take() (*lane, laneItem) {
@@ -147,6 +170,7 @@ func (ls *lanes) take() (*lane, laneItem) {
 		if l := ls.all[ls.turn]; len(l.queue) > 0 {
 			item := l.queue[0]
 			l.queue = slices.Delete(l.queue, 0, 1)
+			l.underWay = item.frame
 			if item.kind == laneControl {
 				l.control -= len(item.frame)
 				l.bytes -= len(item.frame)

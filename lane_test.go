@@ -55,7 +55,7 @@ func (s *laneStory) change(l *lane, change func(*lane)) {
 // keep hands frames to a lane.
 func (s *laneStory) keep(l *lane, names string) {
 	for _, name := range []byte(names) {
-		s.change(l, func(l *lane) { l.keep(laneTestFrame(name)) })
+		s.change(l, func(l *lane) { l.keep(laneTestFrame(name), nil) })
 	}
 }
 
@@ -186,7 +186,7 @@ func TestALaneMovesToAnotherOutbox(t *testing.T) {
 		if l.bytes != 3000 || l.control != 0 {
 			t.Errorf("the lane counts %d bytes, %d of them control, want 3000 and 0", l.bytes, l.control)
 		}
-		l.keep(laneTestFrame('d')) // while it is nowhere
+		l.keep(laneTestFrame('d'), nil) // while it is nowhere
 
 		socket, peer := net.Pipe()
 		defer socket.Close()
@@ -226,7 +226,7 @@ func TestTooMuchControlEndsTheReceiver(t *testing.T) {
 func TestWhatWasSaidLastOutlivesTheLane(t *testing.T) {
 	l := &lane{}
 	for _, name := range []byte("ab") {
-		l.keep(laneTestFrame(name))
+		l.keep(laneTestFrame(name), nil)
 		l.say(laneTestFrame(name + 'A' - 'a'))
 	}
 	said := ""
@@ -236,4 +236,40 @@ func TestWhatWasSaidLastOutlivesTheLane(t *testing.T) {
 	if said != "AB" || len(l.queue) != 2 || l.bytes != 2000 || l.control != 0 {
 		t.Errorf("unsaid is %s; %d frames of %d bytes stay, %d of control", said, len(l.queue), l.bytes, l.control)
 	}
+}
+
+// A buffer goes back to where the next frame takes it from only when nobody can be writing what lies in it.
+func TestABufferIsGivenBackWhenNobodyWritesIt(t *testing.T) {
+	tellLaneStory(t, func(s *laneStory) {
+		l := s.newLane()
+		var buffers []*relayBuffer
+		keep := func(name byte) {
+			buffer := new(relayBuffer)
+			buffers = append(buffers, buffer)
+			frame := append(buffer[:0], laneTestFrame(name)...)
+			s.change(l, func(l *lane) { l.keep(frame, buffer) })
+		}
+		// Whoever gets a buffer back, writes into it at once.
+		spoil := func() {
+			for range 8 {
+				clear(relayBuffers.Get().(*relayBuffer)[:])
+			}
+		}
+		keep('a')
+		keep('b')
+		s.change(l, func(l *lane) { l.drop(1) }) // a is under way
+		spoil()
+		s.want("a")
+		keep('c')
+		s.want("bc")
+		keep('d')
+		s.outbox.detachLane(l) // d is under way
+		l.drop(3)
+		spoil()
+		s.want("d")
+		s.wantRest(0)
+		if l.underWay != nil || !l.moved {
+			t.Errorf("the old outbox has changed a lane that is no longer its own")
+		}
+	})
 }

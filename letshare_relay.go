@@ -47,30 +47,32 @@ func (l *letshare) transfer(kind string, p []byte) {
 }
 
 // binary takes a file's frame: message is what came, frame the same bytes with our WebSocket header in front. It returns when
-// the frame is in its transfer's buffer, or discarded: a sender beyond the buffer is not read meanwhile.
-func (l *letshare) binary(message, frame []byte) {
+// the frame is in its transfer's buffer, or discarded: a sender beyond the buffer is not read meanwhile. Both lie in buffer;
+// kept says that it is in use now.
+func (l *letshare) binary(message, frame []byte, buffer *relayBuffer) (kept bool) {
 	header, problem := parseRelayFrame(message)
 	if problem != relayNoProblem || !l.conn.server.rules.Load().relay.enabled {
 		l.conn.server.counters.drop(DropBinary)
-		return
+		return false
 	}
 	known := l.member.transfer(header.ID)
 	if known == nil {
 		l.conn.server.relayed.strangers.Add(1)
 		l.relayError(string(header.ID), relayUnknownTransfer, false)
-		return
+		return false
 	}
 	l.conn.wire.refund(len(message))
 	if !l.paceRelay() || !l.paceFile(known, len(frame)) {
-		return
+		return false
 	}
+	relay := &relayOp{id: string(header.ID), header: header, frame: frame, buffer: buffer}
 	if cap(frame)-len(frame) > len(frame)/8 {
-		frame = bytes.Clone(frame) // many tiny frames must not keep the buffers of large ones
+		relay.frame, relay.buffer = bytes.Clone(frame), nil // many tiny frames must not keep the buffers of large ones
 	}
-	o := op{kind: opRelay, member: l.member, room: known.room,
-		relay: &relayOp{id: string(header.ID), header: header, frame: frame}}
+	o := op{kind: opRelay, member: l.member, room: known.room, relay: relay}
 	for l.conn.ask(o) == relayHold && l.conn.wire.wait(relayHoldStep) {
 	}
+	return relay.kept && relay.buffer != nil
 }
 
 // paceRelay reads more slowly from a client that sends more relay messages than the rate. False: the connection has ended.

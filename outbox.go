@@ -149,8 +149,11 @@ func (o *Outbox) writeRest() {
 // tookBulk is took for a frame of a lane. Called with mu held and the claim taken.
 func (o *Outbox) tookBulk(from *lane, item laneItem, n int, err error) {
 	o.sent += uint64(n)
-	if err == nil && item.kind == laneFrame && slices.Contains(o.lanes.all, from) {
-		from.written++
+	if slices.Contains(o.lanes.all, from) { // else it is no longer ours
+		from.underWay = nil
+		if err == nil && item.kind == laneFrame {
+			from.written++
+		}
 	}
 	o.broken = o.broken || err != nil && n > 0
 	o.noteFailure(err)

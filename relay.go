@@ -15,6 +15,8 @@ type relayOp struct {
 	message *relayMessage // control
 	header  relayFrame    // of a binary frame; ID is not used
 	frame   []byte        // a binary frame as it goes out, with its WebSocket header; nil for control
+	buffer  *relayBuffer  // what frame lies in, if that is to be given back; nil: nothing
+	kept    bool          // the outcome: frame and buffer are the lane's now
 	pro     bool          // the sender may send larger files
 }
 
@@ -230,7 +232,8 @@ func (s *shard) carryOutEffects(room *Room, r *relayed, effects []TransferEffect
 			s.relayed.problems[e.Why].Add(1)
 			s.say(r, to, s.relayText(encodeRelayError(e.Why, t.ID, s.now.UnixMilli())))
 		case EffectQueue:
-			s.changeLane(r, func(l *lane) { l.keep(relay.frame) })
+			relay.kept = true
+			s.changeLane(r, func(l *lane) { l.keep(relay.frame, relay.buffer) })
 		case EffectRewrite:
 			s.changeLane(r, func(l *lane) { l.again(int(e.N)) })
 		case EffectDrop:

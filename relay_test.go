@@ -562,8 +562,8 @@ func TestTinyFramesHoldLittleMemory(t *testing.T) {
 		}
 		counted += c.outbox.lanes.bytes
 		for _, l := range c.outbox.lanes.all {
-			for _, frame := range l.kept {
-				held += cap(frame)
+			for _, k := range l.kept {
+				held += cap(k.frame)
 			}
 		}
 	})
