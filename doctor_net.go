@@ -173,6 +173,8 @@ func (d *doctor) judge(chain []*x509.Certificate, version string, now time.Time)
 		d.fail("tls", "set the clocks of both machines (timedatectl)", "the certificate is valid only from %s on", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case leaf.VerifyHostname(host) != nil:
 		d.fail("tls", "get a certificate for "+host+", or use a name that this one has", "the certificate is for %s, not for %s", names, host)
+	case errors.As(err, &unknown) && d.knowsNobody():
+		d.fail("tls", "install ca-certificates, or run the doctor on another machine", "this machine knows no authority at all, and can judge no certificate")
 	case errors.As(err, &unknown) && len(chain) == 1 && leaf.CheckSignatureFrom(leaf) != nil:
 		d.fail("tls", "let the proxy send the whole chain (fullchain.pem, not cert.pem)", "the certificate comes without the one that signed it, or from a private authority (%s)", leaf.Issuer.CommonName)
 	case errors.As(err, &unknown):
@@ -188,6 +190,15 @@ func (d *doctor) judge(chain []*x509.Certificate, version string, now time.Time)
 		return true
 	}
 	return false
+}
+
+// knowsNobody: an image without certificates, as letshare's own, trusts nobody.
+func (d *doctor) knowsNobody() bool {
+	if d.roots != nil {
+		return false
+	}
+	system, err := x509.SystemCertPool()
+	return err != nil || system.Equal(x509.NewCertPool())
 }
 
 // certificateNames are the names and addresses that a certificate is for.
