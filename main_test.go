@@ -83,8 +83,9 @@ func otherStacks() string {
 
 // TestLeakCheckSeesALeak makes sure that the check after all tests is able to fail.
 func TestLeakCheckSeesALeak(t *testing.T) {
-	release, done := make(chan struct{}), make(chan struct{})
-	go forgottenGoroutine(release, done)
+	begun, release, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go forgottenGoroutine(begun, release, done)
+	<-begun // before, its stack does not show what it is
 	stacks := otherStacks()
 	close(release)
 	<-done
@@ -93,7 +94,8 @@ func TestLeakCheckSeesALeak(t *testing.T) {
 	}
 }
 
-func forgottenGoroutine(release, done chan struct{}) {
+func forgottenGoroutine(begun, release, done chan struct{}) {
 	defer close(done)
+	close(begun)
 	<-release
 }
