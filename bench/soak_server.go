@@ -73,7 +73,8 @@ func startOwn(dir string, race bool, websocket map[string]any) (*ownServer, erro
 // serverFigures is what a look at the server gave.
 type serverFigures struct {
 	at         time.Time
-	rss        int64 // bytes
+	rss        int64   // bytes
+	runtime    float64 // MiB that Go has of the system: without what the race detector takes for itself
 	goroutines float64
 	websocket  map[string]float64
 	reasons    map[string]map[string]float64 // drops, refusals, closes
@@ -84,7 +85,8 @@ func (s *ownServer) look() (serverFigures, error) {
 	var body struct {
 		WebSocket map[string]float64 `json:"websocket"`
 		System    struct {
-			Goroutines float64 `json:"goroutines"`
+			Goroutines float64            `json:"goroutines"`
+			Memory     map[string]float64 `json:"memory"`
 		} `json:"system"`
 		Drops    map[string]float64 `json:"drops"`
 		Refusals map[string]float64 `json:"refusals"`
@@ -94,7 +96,7 @@ func (s *ownServer) look() (serverFigures, error) {
 		return serverFigures{}, fmt.Errorf("/metrics does not answer")
 	}
 	rss, _ := memoryOf(s.pid)
-	return serverFigures{time.Now(), rss, body.System.Goroutines, body.WebSocket,
+	return serverFigures{time.Now(), rss, body.System.Memory["sys_mb"], body.System.Goroutines, body.WebSocket,
 		map[string]map[string]float64{"drops": body.Drops, "refusals": body.Refusals, "closes": body.Closes}}, nil
 }
 
