@@ -123,7 +123,7 @@ func TestAbuse41_ShardUnderPressure(t *testing.T) {
 		listener.want(t, fmt.Sprintf(`{"data":{"n":%d}}`, n))
 	}
 	a.calm()
-	for range 20 {
+	for range 12 {
 		stopAmidst(t)
 	}
 }
@@ -131,7 +131,7 @@ func TestAbuse41_ShardUnderPressure(t *testing.T) {
 // stopAmidst stops a server while clients join and leave.
 func stopAmidst(t *testing.T) {
 	t.Helper()
-	s := startServer(t)
+	s := startServer(t, func(cfg *Config) { cfg.Server.DrainSeconds = 0 }) // all at once
 	query := url.Values{"token": {s.token(t, Claims{UserID: "mallory"})}}.Encode()
 	var clients sync.WaitGroup
 	var sockets []net.Conn

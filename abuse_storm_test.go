@@ -156,7 +156,7 @@ func TestAbuse36_StopWithACrowd(t *testing.T) {
 		crowd = 500
 	}
 	for _, signals := range []int{1, 2} {
-		p := startServing(t, t.TempDir(), []string{"LETSHARE_LOG_LEVEL=error"})
+		p := startServing(t, t.TempDir(), []string{"LETSHARE_LOG_LEVEL=error", "LETSHARE_SERVER_DRAIN_SECONDS=1"})
 		a := &abused{testServer: processServer(p), t: t}
 		sockets := a.crowd(crowd, func(int) []byte { return frames(1, `{"type":"subscribe","channel":"crowded"}`) })
 		mute := a.dial("mute") // reads nothing and answers nothing
