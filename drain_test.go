@@ -56,7 +56,8 @@ func TestADrainEndsInTime(t *testing.T) {
 			}
 			began := s.since()
 			s.stop()
-			if err := <-s.ended; err != nil || s.since()-began > window+2*time.Second {
+			// The rest of the 2 s is for a machine that is busy.
+			if err := <-s.ended; err != nil || s.since()-began > window+drainGrace+shutdownWait+50*time.Millisecond {
 				t.Errorf("Run returned %v after %v", err, s.since()-began)
 			}
 			s.ended <- nil
@@ -97,23 +98,30 @@ func TestADrainForgetsNobody(t *testing.T) {
 	}
 }
 
+// The word that a file ends must reach both before their connections do, also where writing takes a goroutine of its own.
 func TestADrainTellsThoseWhoRelayFiles(t *testing.T) {
-	t.Parallel()
-	s, anna, bob := relayPair(t)
-	f := newFile("f1", 10*appChunk)
-	agree(t, anna, bob, f)
-	anna.sendFrames(t, f, 0, 2)
-	bob.wantFrames(t, f, 0, 2)
-	go s.stop()
-	for _, c := range []*client{anna, bob} {
-		c.want(t, `{"type":"error","error":{"code":503,"reason":"relay_stopping","transfer_id":"f1"}}`)
-	}
-	anna.wantClosed(t, 1001, "going_away")
-	bob.wantClosed(t, 1001, "going_away")
-	s.stop()
-	if held := s.server.relayed.reserved.Load(); held != 0 {
-		t.Errorf("%d bytes are held for files", held)
-	}
+	inBubble(t, func(c *Config) { c.Server.DrainSeconds = 0 }, func(t *testing.T, s *pipeServer) {
+		anna, bob := s.connect("anna"), s.connect("bob")
+		anna.subscribe("room")
+		bob.subscribe("room")
+		f := newFile("f1", 10*appChunk)
+		anna.send(f.request("bob"))
+		bob.send(f.accept())
+		anna.frame(f, 0)
+		synctest.Wait()
+		began := s.since()
+		s.stop()
+		for _, c := range []*pipeClient{anna, bob} {
+			c.wantEnded(began, drainNotice, time.Second, "close 1001 going_away")
+			if told := c.files(); told[len(told)-1] != "relay_stopping" {
+				t.Errorf("before the end came %q", told)
+			}
+		}
+		if err := <-s.ended; err != nil || s.relayed.reserved.Load() != 0 {
+			t.Errorf("Run returned %v; %d bytes are held for files", err, s.relayed.reserved.Load())
+		}
+		s.ended <- nil
+	})
 }
 
 // TestASecondSignalEndsADrainAtOnce: the window is long, and nobody waits for it who asks twice.

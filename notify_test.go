@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -175,19 +176,28 @@ func TestARestartRefusesNobody(t *testing.T) {
 	if err := first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	ann.wantClosed(t, 1001, "going_away")
-	served := make(chan *client)
-	go func() {
-		defer close(served)
-		served <- s.open(t, "bob") // who waits in the kernel's queue until the second server is there
-	}()
+	for opcode := byte(0); opcode != opClose; { // which ann does not answer: the first server has to wait for her
+		var err error
+		if opcode, _, err = ann.read(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting, err := net.Dial("tcp", s.addr) // bob waits in the kernel's queue until the second server is there
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := "GET /ws?token=" + s.token(t, Claims{UserID: "bob"}) + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(usualHandshake[1:], "\r\n") + "\r\n\r\n"
+	if _, err := io.WriteString(waiting, request); err != nil {
+		t.Fatal(err)
+	}
+	ann.close()
 	if exit := exitCode(t, first.cmd.Wait()); exit != 0 {
 		t.Errorf("exit %d: %s", exit, first.stderr)
 	}
 	second := start()
-	bob := <-served
-	if bob == nil || bob.answer.StatusCode != 101 {
-		t.Fatalf("bob is not served: %+v", bob)
+	bob := shakeHands(t, s, "bob", waiting, nil)
+	if bob.answer.StatusCode != 101 {
+		t.Fatalf("bob is answered %s", bob.answer.Status)
 	}
 	bob.subscribe(t, "room", "")
 	bob.leave(t)

@@ -52,6 +52,9 @@ func TestAReloadHoldsForThoseWhoAreHere(t *testing.T) {
 		c.WebSocket.MaxRoomUsers, c.WebSocket.MaxRoomsPerConnection = 1, 1
 		c.WebSocket.MaxEventBytes, c.WebSocket.MaxMessageBytes = 20, 1000
 	})
+	if err := s.server.ConsistencyCheck(); err != nil {
+		t.Error(err)
+	}
 	ann.publish(t, "room", eventAll, `{"from":"ann"}`) // who is in a room stays, though it holds more than it may
 	bob.wantData(t, `{"from":"ann"}`)
 	bob.send(t, `{"type":"subscribe","channel":"another"}`)
