@@ -83,6 +83,9 @@ func servingEnv(more ...string) []string {
 // some have left, others get in.
 func TestAbuse32_OutOfFiles(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no such limit")
+	}
 	dir := t.TempDir()
 	p := startCommand(t, underShell(letshareCommand(t, dir, servingEnv()), "ulimit -n 256"))
 	a := watch(t, processServer(p))
@@ -136,6 +139,7 @@ func TestAbuse32_OutOfFiles(t *testing.T) {
 // A process with 64 MiB, in which frozen readers let the fan-out pile up: the largest holders go, the process stays.
 func TestAbuse33_LittleMemory(t *testing.T) {
 	t.Parallel()
+	needsProc(t)
 	cmd := letshareCommand(t, t.TempDir(), servingEnv("GOMEMLIMIT=64MiB", "LETSHARE_WEBSOCKET_MAX_BUFFERED_BYTES=8388608", "LETSHARE_WEBSOCKET_BYTES_PER_SECOND=0",
 		"LETSHARE_WEBSOCKET_MESSAGES_PER_SECOND=0", "LETSHARE_LOG_LEVEL=error"))
 	if group := memoryGroup(t, raceFactor(64)); group != "" {
