@@ -3,7 +3,10 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,6 +113,7 @@ func TestAWithdrawnRightEndsTheConnection(t *testing.T) {
 	})
 	from := func(origin string) dialOption { return withHeader("Origin: " + origin) }
 	stay := []*client{s.dial(t, "ann"), s.dial(t, "bob", withToken(kept)), s.dial(t, "cid", from("https://x.b.example")), s.dial(t, "dot", from("http://"+s.addr))}
+	ofOld := s.token(t, Claims{UserID: "hal"})
 	static, page := s.dial(t, "eve", withToken(removed)), s.dial(t, "fay", from("https://a.example"))
 	if err := s.reload(t, func(c *Config) {
 		c.JWT.PreviousSecrets, c.JWT.Secret = []string{c.JWT.Secret}, fresh
@@ -125,19 +129,48 @@ func TestAWithdrawnRightEndsTheConnection(t *testing.T) {
 	for _, c := range stay {
 		c.wantInside(t)
 	}
-	gil := s.dial(t, "gil") // by the new secret
+	gil, hal := s.dial(t, "gil"), s.dial(t, "hal", withToken(ofOld)) // by the new secret, and by the previous one
 	s.mustReload(t, func(c *Config) { c.JWT.PreviousSecrets = nil })
+	hal.wantClose(t, 4003, "access_withdrawn")
 	stay[0].wantClose(t, 4003, "access_withdrawn")
 	stay[2].wantClose(t, 4003, "access_withdrawn")
 	stay[3].wantClose(t, 4003, "access_withdrawn")
 	stay[1].wantInside(t)
 	gil.wantInside(t)
-	s.wantMetric(t, "closes", "access_withdrawn", 5)
+	s.wantMetric(t, "closes", "access_withdrawn", 6)
 	for _, secret := range []string{kept, removed, fresh, "another-static-token", sampleSecretPrefix} {
 		if strings.Contains(s.log.String(), secret) {
 			t.Errorf("the log holds %s", secret)
 		}
 	}
+}
+
+// A client whose handshake is under way while the rules change is judged by the new ones, though nobody could visit it.
+func TestAReloadFindsThoseWhoAreJustComing(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, func(c *Config) { c.Auth.StaticTokens = []string{"a-static-token"} })
+	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		admitted := s.server.rules.Load()
+		identity, refusal, _ := admitted.auth.Identify(r, time.Now())
+		if refusal != nil || s.server.conns.reserve(netip.Addr{}) != nil {
+			t.Error("eve is not let in")
+			return
+		}
+		s.server.listener.open <- struct{}{}
+		c := s.server.newConn(admitted, netip.Addr{}, identity)
+		if err := c.upgrade(w, r); err != nil {
+			t.Error(err)
+		}
+		s.mustReload(t, func(c *Config) { c.Auth.StaticTokens = nil })
+		s.server.start(c, admitted)
+	}))
+	defer door.Close()
+	socket, err := net.Dial("tcp", door.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eve := shakeHands(t, s, "eve", socket, []byte("GET /ws?token=a-static-token HTTP/1.1\r\nHost: x\r\n"+strings.Join(usualHandshake[1:], "\r\n")+"\r\n\r\n"))
+	eve.wantClose(t, 4003, "access_withdrawn")
 }
 
 func TestAReloadChangesWhoMayReadTheMetrics(t *testing.T) {
