@@ -172,16 +172,17 @@ func TestErrorLogWindowIsTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var printed lockedBuffer
 		l := NewErrorLog("", 200, printed.handler(slog.LevelInfo))
-		time.Sleep(time.Second / 2) // beside the log's own ticks: what is printed first at the same moment is open
-		for range 25 {              // at 0.5, 1.5, … 24.5 s: windows begin with the first, the eleventh and the twenty-first
+		// Windows begin at 0, 10.45 and 20.9 s. No window ends in the same moment as one of the log's own ticks: which
+		// of the two is printed first would be open.
+		for range 25 {
 			slog.New(l).Warn("again")
-			time.Sleep(time.Second)
+			time.Sleep(950 * time.Millisecond)
 		}
-		if got := ringMessages(t, l); got != "again×10 again×10 again×5" {
+		if got := ringMessages(t, l); got != "again×11 again×11 again×3" {
 			t.Errorf("the ring holds %q", got)
 		}
 		l.Close()
-		want := "again|again 10|again|again 10|again|again 5"
+		want := "again|again 11|again|again 11|again|again 3"
 		got := strings.NewReplacer("level=WARN msg=", "", "count=", "").Replace(strings.Join(printed.lines(), "|"))
 		if got != want {
 			t.Errorf("printed %s, want %s", got, want)
