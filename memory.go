@@ -8,8 +8,7 @@ import (
 )
 
 // gcPercent is the garbage collector's headroom. 100 is also Go's own default; it is set here because it was measured: 50 costs
-// a tenth more CPU for signalling and connecting, and saves nothing at rest, since tidying hands back
-// what is free; 200 lets the memory beside a slow member grow past its bound.
+// some 5 % more CPU for signalling and connecting and saves nothing at rest, since tidying hands back what is free.
 const gcPercent = 100
 
 // memoryShare is the part of the container's memory limit that the Go heap may use; the rest is the runtime's and the kernel's.
