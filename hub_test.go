@@ -389,7 +389,7 @@ func TestRandomOperationsDoWhatANaiveModelDoes(t *testing.T) {
 func FuzzShardOps(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) > 4*2000 {
-			t.Skip("longer scripts find nothing new")
+			return // longer scripts find nothing new
 		}
 		synctest.Test(t, func(t *testing.T) { playAgainstModel(t, script) })
 	})
