@@ -81,7 +81,6 @@ func servingEnv(more ...string) []string {
 // A process with 64 MiB, in which frozen readers let the fan-out pile up: the largest holders go, the process stays.
 func TestAbuse33_LittleMemory(t *testing.T) {
 	t.Parallel()
-	needsProc(t)
 	cmd := letshareCommand(t, t.TempDir(), servingEnv("GOMEMLIMIT=64MiB", "LETSHARE_WEBSOCKET_MAX_BUFFERED_BYTES=8388608", "LETSHARE_WEBSOCKET_BYTES_PER_SECOND=0",
 		"LETSHARE_WEBSOCKET_MESSAGES_PER_SECOND=0", "LETSHARE_LOG_LEVEL=error"))
 	if group := memoryGroup(t, raceFactor(64)); group != "" {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -486,14 +487,19 @@ func TestARefusedHandshakeIsCheap(t *testing.T) {
 	}
 }
 
-// residentMB is the resident memory of a process.
+// residentMB is the most resident memory that a process had. Only Linux tells; elsewhere it is 0, and a story plays
+// without that one judgement.
 func residentMB(t *testing.T, pid int) int {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Log("the memory of a process is not measured on this system")
+		return 0
+	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status) // the most it ever was
+	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
 	kb, _ := strconv.Atoi(string(m[1]))
 	return kb / 1024
 }
@@ -506,9 +512,6 @@ func underRaceDetector() bool {
 
 // 400 clients that each send most of a message and stop: 156 MiB, of which the server may hold 8.
 func TestUnfinishedMessagesDoNotFillTheMemory(t *testing.T) {
-	if _, err := os.Stat("/proc/self/status"); err != nil {
-		t.Skip("memory is read from /proc, which this system lacks")
-	}
 	p := startServing(t, t.TempDir(), []string{"LETSHARE_WEBSOCKET_MAX_BUFFERED_BYTES=8388608", "LETSHARE_LOG_LEVEL=error"})
 	cfg := DefaultConfig()
 	s := &testServer{cfg: &cfg, addr: strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/")}
