@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type Config struct {
 	Metrics   MetricsConfig   `json:"metrics"`
 	WebSocket WebSocketConfig `json:"websocket"`
 	Relay     RelayConfig     `json:"relay"`
+	Ably      AblyConfig      `json:"ably"`
 
 	// file is the path given to LoadConfig, for messages; "" without one.
 	file string
@@ -132,6 +134,37 @@ type RelayConfig struct {
 }
 
 // defaultOrigins returns the origins that may connect when none are configured: the app's pages, and in local mode
+// AblyConfig says who may speak the Ably protocol, and how much one of them may use.
+type AblyConfig struct {
+	Enabled                  bool            `json:"enabled" reload:"reload" doc:"Whether the Ably protocol is spoken. In production the default is false without ably.keys and true with them."`
+	Keys                     []AblyKey       `json:"keys" secret:"true" reload:"reload" doc:"The API keys of Ably clients, see below. Local mode has a development key when none is given."`
+	Namespaces               []AblyNamespace `json:"namespaces" reload:"reload" doc:"What is special about channels whose name begins with such an id and a colon, see below."`
+	AllowedOrigins           []string        `json:"allowed_origins" reload:"reload" doc:"The origins of web pages that may use the Ably protocol, written as in cors.allowed_origins; empty admits every page: the key decides, not the page."`
+	MaxMessageBytes          int             `json:"max_message_bytes" nonzero:"true" reload:"reload" doc:"The largest publish, in bytes; not 0."`
+	MessagesPerSecond        int             `json:"messages_per_second" reload:"reload" doc:"Messages a second from one connection, on average."`
+	MaxChannelsPerConnection int             `json:"max_channels_per_connection" reload:"reload" doc:"Channels that one connection may be attached to."`
+	MaxAttachmentsPerChannel int             `json:"max_attachments_per_channel" reload:"reload" doc:"Connections that may be attached to one channel."`
+	MaxPresenceMembers       int             `json:"max_presence_members" reload:"reload" doc:"Members of one channel's presence set."`
+	ConnectionStateSeconds   float64         `json:"connection_state_seconds" nonzero:"true" reload:"reload" doc:"How long a lost connection can be resumed, in seconds; not 0."`
+	HistorySeconds           float64         `json:"history_seconds" reload:"reload" doc:"How long messages are kept for history, rewind and resume, in seconds; 0 keeps none."`
+	PersistedSeconds         float64         `json:"persisted_seconds" reload:"reload" doc:"The same on channels of a persisted namespace."`
+	Journal                  string          `json:"journal" reload:"restart" doc:"The directory in which messages of persisted namespaces outlive the server; empty keeps them in memory alone."`
+}
+
+// AblyKey is one API key: name:secret is what a client is configured with.
+type AblyKey struct {
+	Name       string              `json:"name"`                 // appId.keyId
+	Secret     string              `json:"secret" secret:"true"` // signs token requests and JWTs, too
+	Capability map[string][]string `json:"capability"`           // operations by resource; nil: everything on ordinary channels
+}
+
+// AblyNamespace is what is special about channels whose name begins with ID and a colon, or is ID.
+type AblyNamespace struct {
+	ID              string `json:"id"`
+	Persisted       bool   `json:"persisted"`       // messages are kept for ably.persisted_seconds
+	MutableMessages bool   `json:"mutableMessages"` // messages can be updated and deleted
+}
+
 // its development servers.
 func defaultOrigins(mode string) []string {
 	origins := []string{"https://letshare.fun", "https://www.letshare.fun", "https://cdn.letshare.fun"}
@@ -176,11 +209,21 @@ func DefaultConfig() Config {
 			ProMaxFileBytes:           defaultRelayProFileBytes,
 		},
 	}
+		Ably: AblyConfig{
+			MaxMessageBytes:          defaultAblyMessageBytes,
+			MessagesPerSecond:        defaultAblyMessagesPerSecond,
+			MaxChannelsPerConnection: defaultAblyChannels,
+			MaxAttachmentsPerChannel: defaultAblyAttachments,
+			MaxPresenceMembers:       defaultAblyPresenceMembers,
+			ConnectionStateSeconds:   defaultAblyConnectionState.Seconds(),
+			HistorySeconds:           defaultAblyHistory.Seconds(),
+			PersistedSeconds:         defaultAblyPersisted.Seconds(),
+		},
 	c.applyMode()
 	return c
 }
 
-// applyMode gives the three keys whose default depends on the mode their value, unless they were set.
+// applyMode gives the four keys whose default depends on the mode their value, unless they were set.
 // An empty jwt.secret in the file counts as none.
 func (c *Config) applyMode() {
 	if c.JWT.Secret == "" {
@@ -200,6 +243,9 @@ func (c *Config) applyMode() {
 		c.CORS.AllowedOrigins = defaultOrigins(c.Mode)
 	}
 }
+	if !c.isSet("ably.enabled") {
+		c.Ably.Enabled = c.Mode != modeProduction || len(c.Ably.Keys) > 0
+	}
 
 // LoadConfig reads the file at path, then the environment, over the defaults, and validates the whole.
 // Without a path there are the defaults and the environment alone; a path that cannot be read is an error.
@@ -338,6 +384,11 @@ func show(value any, secret bool) string {
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"
 	case float64:
+	case []AblyKey:
+		return showKeys(v)
+	case []AblyNamespace:
+		text, _ := json.Marshal(v) // of strings and switches: no error
+		return string(text)
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	default:
 		return fmt.Sprint(v)
@@ -345,6 +396,26 @@ func show(value any, secret bool) string {
 }
 
 // withoutUserinfo hides what stands before an @: somebody's password, in an origin that is refused for it.
+// showKeys names API keys, and of their secrets says nothing.
+func showKeys(keys []AblyKey) string {
+	if len(keys) == 0 {
+		return "(unset)"
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = showKeyName(k.Name)
+	}
+	return fmt.Sprintf("(set, %d values: %s)", len(keys), strings.Join(names, ", "))
+}
+
+// showKeyName quotes the name of an API key without what stands behind a colon: somebody's secret, in a name that is refused for it.
+func showKeyName(name string) string {
+	if name, _, secret := strings.Cut(name, ":"); secret {
+		return strconv.Quote(name + ":…")
+	}
+	return strconv.Quote(name)
+}
+
 func withoutUserinfo(s string) string {
 	if at := strings.LastIndexByte(s, '@'); at >= 0 {
 		return "…" + s[at:]

@@ -16,25 +16,21 @@ func (c *Config) readEnvironment(getenv func(string) string) []error {
 		if k.secret {
 			fromFile = getenv(k.env + "_FILE")
 		}
-		var err error
 		switch {
 		case value != "" && fromFile != "":
-			err = fmt.Errorf("environment variables %s and %s_FILE: %s is given twice; unset one of them", k.env, k.env, k.name)
+			problems = append(problems, fmt.Errorf("environment variables %s and %s_FILE: %s is given twice; unset one of them", k.env, k.env, k.name))
 		case value != "":
-			err = c.setVariable(k, value)
+			problems = append(problems, c.setVariable(k, value)...)
 		case fromFile != "":
-			err = c.setSecretFile(k, fromFile)
-		}
-		if err != nil {
-			problems = append(problems, err)
+			problems = append(problems, c.setSecretFile(k, fromFile)...)
 		}
 	}
 	return problems
 }
 
-// setVariable sets a key from the text of its variable.
-func (c *Config) setVariable(k configKey, text string) error {
-	problem := ""
+// setVariable sets a key from the text of its variable, and returns what is wrong with it.
+func (c *Config) setVariable(k configKey, text string) []error {
+	source, problem := "environment variable "+k.env, ""
 	switch field := c.field(k).Addr().Interface().(type) {
 	case *string:
 		*field = text
@@ -59,10 +55,12 @@ func (c *Config) setVariable(k configKey, text string) error {
 		if problem = notNumber; isNumber(text) {
 			*field, problem = parseNumber(text)
 		}
+	case *[]AblyKey, *[]AblyNamespace:
+		c.setSource(k, source)
+		return c.readRecords(k, text, func(int) string { return source })
 	}
-	source := "environment variable " + k.env
 	if problem != "" {
-		return fmt.Errorf("%s: %s = %s: %s", source, k.name, show(text, k.secret), problem)
+		return []error{fmt.Errorf("%s: %s = %s: %s", source, k.name, show(text, k.secret), problem)}
 	}
 	c.setSource(k, source)
 	return nil
@@ -74,16 +72,17 @@ func isNumber(text string) bool {
 }
 
 // setSecretFile sets a secret from the file that its _FILE variable names, without the newline at its end.
-// A list has one value in each line. An empty file is an error: its secret is about to arrive, or was lost.
-func (c *Config) setSecretFile(k configKey, path string) error {
+// A list of strings has one value in each line, a list of objects is JSON. An empty file is an error: its secret is about to
+// arrive, or was lost.
+func (c *Config) setSecretFile(k configKey, path string) []error {
 	source := fmt.Sprintf("environment variable %s_FILE (%s)", k.env, path)
 	data, err := readBounded(path)
 	if err != nil {
-		return fmt.Errorf("%s: cannot read the value of %s: %w; correct the path", source, k.name, err)
+		return []error{fmt.Errorf("%s: cannot read the value of %s: %w; correct the path", source, k.name, err)}
 	}
 	text := withoutNewline(string(data))
 	if text == "" {
-		return fmt.Errorf("%s: the value of %s is missing: the file is empty; write the secret into it, or unset the variable", source, k.name)
+		return []error{fmt.Errorf("%s: the value of %s is missing: the file is empty; write the secret into it, or unset the variable", source, k.name)}
 	}
 	switch field := c.field(k).Addr().Interface().(type) {
 	case *string:
@@ -93,6 +92,11 @@ func (c *Config) setSecretFile(k configKey, path string) error {
 		for i := range *field {
 			(*field)[i] = strings.TrimSuffix((*field)[i], "\r")
 		}
+	case *[]AblyKey:
+		c.setSource(k, source)
+		return c.readRecords(k, text, func(line int) string {
+			return fmt.Sprintf("environment variable %s_FILE (%s:%d)", k.env, path, line)
+		})
 	}
 	c.setSource(k, source)
 	return nil

@@ -14,6 +14,7 @@ import (
 // differ in case for one, the last of two equal keys, null for anything, and would name no line.
 type configReader struct {
 	c        *Config
+	place    func(line int) string // names a line of data
 	data     []byte
 	dec      *json.Decoder
 	keys     []configKey
@@ -27,10 +28,11 @@ type configReader struct {
 func (c *Config) readJSON(data []byte) []error {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as some editors save it
 	r := &configReader{c: c, data: data, lines: 1, keys: configKeys(), leaves: make(map[string]configKey)}
+	r.place = func(line int) string { return fmt.Sprintf("%s:%d", c.file, line) }
 	for _, k := range r.keys {
 		r.leaves[k.name] = k
 	}
-	if !r.wellFormed() {
+	if !r.wellFormed("the file is empty; write at least {}", "text follows the closing brace of the configuration; remove it") {
 		return r.problems
 	}
 	r.dec = json.NewDecoder(bytes.NewReader(data))
@@ -43,19 +45,20 @@ func (c *Config) readJSON(data []byte) []error {
 	return r.problems
 }
 
-// wellFormed checks that the text is one JSON value, so that the walk itself meets no bad token.
-func (r *configReader) wellFormed() bool {
+// wellFormed checks that the text is one JSON value, so that the walk itself meets no bad token. empty and trailing say
+// that there is no text, or more than the one value.
+func (r *configReader) wellFormed(empty, trailing string) bool {
 	at, problem := 0, ""
 	var raw json.RawMessage
 	var syntax *json.SyntaxError
 	if i := invalidUTF8(r.data); i >= 0 {
 		at, problem = i, "the text is not valid UTF-8; save the file as UTF-8"
 	} else if len(bytes.TrimSpace(r.data)) == 0 {
-		at, problem = 0, "the file is empty; write at least {}"
+		at, problem = 0, empty
 	} else if err := json.Unmarshal(r.data, &raw); errors.As(err, &syntax) {
 		at, problem = int(syntax.Offset)-1, fmt.Sprintf("not valid JSON: %v; correct it here or in the line before", err)
 		if strings.HasSuffix(err.Error(), "after top-level value") {
-			problem = "text follows the closing brace of the configuration; remove it"
+			problem = trailing
 		}
 	}
 	if problem != "" {
@@ -97,7 +100,7 @@ func (r *configReader) countTo(offset int) {
 }
 
 // where names the current line.
-func (r *configReader) where() string { return fmt.Sprintf("%s:%d", r.c.file, r.lines) }
+func (r *configReader) where() string { return r.place(r.lines) }
 
 // fail notes a problem on the current line; what is the key, with or without " = value", or "".
 func (r *configReader) fail(what, format string, args ...any) {
@@ -218,6 +221,12 @@ func (r *configReader) leaf(k configKey) {
 			return
 		}
 		problem = `must be a list of strings, like ["one", "two"]`
+	case *[]AblyKey, *[]AblyNamespace:
+		if token == json.Delim('[') {
+			r.records(k.name, r.c.field(k))
+			return
+		}
+		problem = "must be a list of objects, like [{" + strconv.Quote(memberNames(r.c.field(k).Type().Elem())[0]) + `: "…"}]`
 	}
 	if problem != "" {
 		r.fail(k.name+" = "+showToken(token, k.secret), "%s", problem)

@@ -338,3 +338,30 @@ const (
 	// checkStep is the time between two looks.
 	checkStep = time.Millisecond
 )
+
+// The Ably protocol: what the configuration can change, and who asks (ably_auth.go, ably_capability.go, ably_token.go).
+const (
+	// Ably's published figures for its free plan.
+	defaultAblyMessageBytes      = 64 << 10
+	defaultAblyMessagesPerSecond = 50
+	defaultAblyChannels          = 200
+	defaultAblyPresenceMembers   = 200
+	// defaultAblyAttachments is how many connections one channel takes. Ours: Ably publishes none.
+	defaultAblyAttachments = 1000
+	// defaultAblyConnectionState and defaultAblyHistory are the two minutes that the SDK counts on.
+	defaultAblyConnectionState = 120 * time.Second
+	defaultAblyHistory         = 120 * time.Second
+	// defaultAblyPersisted is how long Ably's free plan keeps messages of persisted namespaces.
+	defaultAblyPersisted = 24 * time.Hour
+	// maxAblyPersistedSeconds is a year, after which nobody looks for a message in memory.
+	maxAblyPersistedSeconds = 365 * 24 * 60 * 60
+	// maxAblyKeys and maxAblyNamespaces: tens are used; each is looked through at load.
+	maxAblyKeys       = 1000
+	maxAblyNamespaces = 1000
+	// maxAblyNameBytes bounds the name of a key and the id of a namespace.
+	maxAblyNameBytes = 128
+	// minAblySecretBytes: Ably's own secrets have 43 characters. Wanted in production alone.
+	minAblySecretBytes = 16
+	// maxAblySecretBytes: name and secret together travel in a header or a URL.
+	maxAblySecretBytes = 1024
+)
