@@ -18,7 +18,6 @@ const (
 // The answers and deliveries are made by letshareCodec on the shards. Owned by the read goroutine.
 type letshare struct {
 	conn    *conn
-	member  *Member
 	places  []place // rooms that were asked for
 	seq     uint64  // operations so far
 	inflow  bucket  // messages
@@ -113,7 +112,7 @@ func (l *letshare) subscribe(e *envelope, id string) {
 		return
 	}
 	l.bad = 0
-	l.conn.post(op{kind: opSubscribe, member: l.member, room: room, event: event, id: id, seq: l.seq})
+	l.conn.post(op{kind: opSubscribe, member: &l.conn.member, room: room, event: event, id: id, seq: l.seq})
 }
 
 // mayListen: under strict identity a directed event is for its addressee alone.
@@ -121,7 +120,7 @@ func (l *letshare) mayListen(event string) *Refusal {
 	if !l.conn.strict || event == eventAll || !strings.HasPrefix(event, directedPrefix) {
 		return nil
 	}
-	if event[len(directedPrefix):] != l.member.identity {
+	if event[len(directedPrefix):] != l.conn.member.identity {
 		return refuseEventNotAllowed
 	}
 	return nil
@@ -147,7 +146,7 @@ func (l *letshare) takePlace(room string) *Refusal {
 
 // givePlacesBack drops the rooms that the shards say the member is not in, unless a later subscribe is on its way.
 func (l *letshare) givePlacesBack() {
-	for _, gone := range l.member.takeGone() {
+	for _, gone := range l.conn.member.takeGone() {
 		for i := range l.places {
 			if l.places[i].room == gone.room {
 				if l.places[i].seq <= gone.seq {
@@ -168,7 +167,7 @@ func (l *letshare) unsubscribe(e *envelope, id string) {
 	}
 	l.bad = 0
 	l.seq++
-	l.conn.post(op{kind: opUnsubscribe, member: l.member, room: room, event: event, id: id, seq: l.seq})
+	l.conn.post(op{kind: opUnsubscribe, member: &l.conn.member, room: room, event: event, id: id, seq: l.seq})
 }
 
 // publish sends data to the subscribers of an event.
@@ -183,8 +182,8 @@ func (l *letshare) publish(e *envelope, id string) {
 	}
 	l.bad = 0
 	message := &Message{event: event}
-	message.frames[dialectLetShare] = draftMessageFrame(room, event, e, l.member.identity)
-	o := op{kind: opPublish, member: l.member, room: room, event: event, id: id, message: message}
+	message.frames[dialectLetShare] = draftMessageFrame(room, event, e, l.conn.member.identity)
+	o := op{kind: opPublish, member: &l.conn.member, room: room, event: event, id: id, message: message}
 	if len(e.data) >= askBytes {
 		l.conn.ask(o)
 		return
@@ -202,7 +201,7 @@ func (l *letshare) checkData(e *envelope) *Refusal {
 		return refuseBadData
 	}
 	if l.conn.strict && e.dataFrom != nil {
-		if from, ok := jsonString(e.dataFrom); !ok || string(from) != l.member.identity {
+		if from, ok := jsonString(e.dataFrom); !ok || string(from) != l.conn.member.identity {
 			return refuseFromMismatch
 		}
 	}
@@ -258,7 +257,7 @@ func (l *letshare) refuse(refusal *Refusal, room, id string) {
 		l.bad = 0
 	}
 	last := l.bad >= maxErrorsInARow
-	o := op{kind: opRefuse, member: l.member, room: room, id: id, refusal: refusal}
+	o := op{kind: opRefuse, member: &l.conn.member, room: room, id: id, refusal: refusal}
 	if room != "" && !last {
 		l.conn.post(o)
 		return
@@ -270,21 +269,21 @@ func (l *letshare) refuse(refusal *Refusal, room, id string) {
 		l.conn.outbox.end(TooManyErrors)
 		return
 	}
-	if id != "" || l.member.mayTell(refusal.Reason, room, now) {
+	if id != "" || l.conn.member.mayTell(refusal.Reason, room, now) {
 		l.conn.send(letshareError(&o, refusal, now))
 	}
 }
 
 // leave takes the member out of every room it may be in, or has a part in a transfer of.
 func (l *letshare) leave() {
-	rooms := l.member.transferRooms()
+	rooms := l.conn.member.transferRooms()
 	for _, p := range l.places {
 		if !slices.Contains(rooms, p.room) {
 			rooms = append(rooms, p.room)
 		}
 	}
 	for _, room := range rooms {
-		l.conn.post(op{kind: opLeave, member: l.member, room: room})
+		l.conn.post(op{kind: opLeave, member: &l.conn.member, room: room})
 	}
 	l.places = nil
 }

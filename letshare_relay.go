@@ -31,7 +31,7 @@ func (l *letshare) transfer(kind string, p []byte) {
 		return
 	}
 	if m.Room == "" {
-		known := l.member.transfer([]byte(m.ID))
+		known := l.conn.member.transfer([]byte(m.ID))
 		if known == nil {
 			l.relayError(m.ID, relayUnknownTransfer, false)
 			return
@@ -43,7 +43,7 @@ func (l *letshare) transfer(kind string, p []byte) {
 		return
 	}
 	relay := &relayOp{id: m.ID, message: m, pro: l.conn.pro}
-	l.conn.post(op{kind: opRelay, member: l.member, room: m.Room, relay: relay})
+	l.conn.post(op{kind: opRelay, member: &l.conn.member, room: m.Room, relay: relay})
 }
 
 // binary takes a file's frame: message is what came, frame the same bytes with our WebSocket header in front. It returns when
@@ -55,7 +55,7 @@ func (l *letshare) binary(message, frame []byte, buffer *relayBuffer) (kept bool
 		l.conn.server.counters.drop(DropBinary)
 		return false
 	}
-	known := l.member.transfer(header.ID)
+	known := l.conn.member.transfer(header.ID)
 	if known == nil {
 		l.conn.server.relayed.strangers.Add(1)
 		l.relayError(string(header.ID), relayUnknownTransfer, false)
@@ -69,7 +69,7 @@ func (l *letshare) binary(message, frame []byte, buffer *relayBuffer) (kept bool
 	if cap(frame)-len(frame) > len(frame)/8 {
 		relay.frame, relay.buffer = bytes.Clone(frame), nil // many tiny frames must not keep the buffers of large ones
 	}
-	o := op{kind: opRelay, member: l.member, room: known.room, relay: relay}
+	o := op{kind: opRelay, member: &l.conn.member, room: known.room, relay: relay}
 	for l.conn.ask(o) == relayHold && l.conn.wire.wait(relayHoldStep) {
 	}
 	return relay.kept && relay.buffer != nil
@@ -104,7 +104,7 @@ func (l *letshare) pace(b *bucket, r rate, n float64) bool {
 // relayError tells the client that a transfer cannot go on; unless always, once for each transfer.
 func (l *letshare) relayError(id string, why relayProblem, always bool) {
 	l.conn.server.relayed.problems[why].Add(1)
-	if !always && !l.member.firstAnswer(id) {
+	if !always && !l.conn.member.firstAnswer(id) {
 		return
 	}
 	l.conn.send(textFrame(func(b []byte) []byte {

@@ -347,7 +347,7 @@ func (s *Server) newConn(rules *rules, address netip.Addr, identity Identity) *c
 	}
 	c.outbox.limit, c.outbox.budget = rules.cfg.WebSocket.MaxQueueBytes, s.budget
 	c.member.identity, c.member.outbox = identity.UserID, &c.outbox
-	c.letshare.conn, c.letshare.member = c, &c.member
+	c.letshare.conn = c
 	return c
 }
 
