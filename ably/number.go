@@ -1,0 +1,66 @@
+package ably
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+)
+
+// number is a number of either format. A whole one within 64 bits is exact.
+type number struct {
+	whole    bool
+	negative bool    // whole: below 0
+	size     uint64  // whole: without the sign
+	f        float64 // not whole
+}
+
+func wholeNumber(i int64) number {
+	if i < 0 {
+		return number{whole: true, negative: true, size: -uint64(i)}
+	}
+	return number{whole: true, size: uint64(i)}
+}
+
+// parseNumber reads a number of JSON.
+func parseNumber(token []byte) number {
+	digits, negative := bytes.CutPrefix(token, []byte("-"))
+	if size, err := strconv.ParseUint(string(digits), 10, 64); err == nil &&
+		(!negative || size > 0 && size <= 1<<63) { // -0 is not 0 in JavaScript
+		return number{whole: true, negative: negative, size: size}
+	}
+	f, _ := strconv.ParseFloat(string(token), 64) // out of range it is infinite, as in JavaScript
+	return number{f: f}
+}
+
+// int64 returns the number if it is whole and fits; 3.0 is whole.
+func (n number) int64() (int64, bool) {
+	const exact = 1 << 53 // above, floats have gaps
+	switch {
+	case !n.whole:
+		if n.f != math.Trunc(n.f) || math.Abs(n.f) > exact {
+			return 0, false
+		}
+		return int64(n.f), true
+	case n.negative:
+		return -int64(n.size), n.size <= 1<<63
+	}
+	return int64(n.size), n.size <= math.MaxInt64
+}
+
+// appendJSON writes the number as JavaScript would. JSON has no form for infinity: that is null.
+func (n number) appendJSON(dst []byte) []byte {
+	if n.whole {
+		if n.negative {
+			dst = append(dst, '-')
+		}
+		return strconv.AppendUint(dst, n.size, 10)
+	}
+	if math.IsNaN(n.f) || math.IsInf(n.f, 0) {
+		return append(dst, "null"...)
+	}
+	form := byte('f')
+	if size := math.Abs(n.f); size != 0 && (size < 1e-6 || size >= 1e21) {
+		form = 'e'
+	}
+	return strconv.AppendFloat(dst, n.f, form, -1, 64)
+}
