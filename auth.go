@@ -33,7 +33,7 @@ type Authenticator struct {
 	trustUnix   bool   // trusted_proxies names "unix"
 	proKey      []byte // signs the app's PRO tokens; nil: they are ignored
 	parser      *jwt.Parser
-	verified    tokenCache // the one part that changes; it has a mutex
+	verified    tokenCache[tokenClaims] // the one part that changes; it has a mutex
 }
 
 // Identity is who a connection is, for as long as it lives.
@@ -50,13 +50,7 @@ type Identity struct {
 
 // NewAuthenticator reads the keys, tokens, origins and proxies of cfg. Its errors name the key at fault, never a secret.
 func NewAuthenticator(cfg *Config) (*Authenticator, error) {
-	a := &Authenticator{parser: jwt.NewParser(
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
-		jwt.WithJSONNumber(),
-		jwt.WithStrictDecoding(),
-		// Claims are checked here: the library takes an exp of 0 for none, and its errors quote what they refuse.
-		jwt.WithoutClaimsValidation(),
-	)}
+	a := &Authenticator{parser: newTokenParser()}
 	if err := a.addKey("jwt.secret", cfg.JWT.Secret); err != nil {
 		return nil, err
 	}
@@ -98,6 +92,26 @@ func NewAuthenticator(cfg *Config) (*Authenticator, error) {
 		a.trusted = append(a.trusted, p)
 	}
 	return a, nil
+}
+
+// newTokenParser returns the parser of all tokens: HS256 alone.
+func newTokenParser() *jwt.Parser {
+	return jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithJSONNumber(),
+		jwt.WithStrictDecoding(),
+		// Claims are checked by who knows them: the library takes an exp of 0 for none, and its errors quote what they refuse.
+		jwt.WithoutClaimsValidation(),
+	)
+}
+
+// signToken makes a token of claims, signed with HS256. kid names the key in the header, "" does not.
+func signToken(claims jwt.MapClaims, kid string, secret []byte) (string, error) {
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
+	if kid != "" {
+		token.Header["kid"] = kid
+	}
+	return token.SignedString(secret)
 }
 
 // addKey accepts tokens signed with secret. An empty key would let anyone sign; a PEM block is a key of another
@@ -539,7 +553,7 @@ func MintToken(cfg *Config, c Claims, now time.Time) (string, error) {
 	if c.Bind {
 		claims["bind_user"] = true
 	}
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(cfg.JWT.Secret))
+	return signToken(claims, "", []byte(cfg.JWT.Secret))
 }
 
 // tokenReport is what inspect found out about a token. It holds no signature.

@@ -133,7 +133,6 @@ type RelayConfig struct {
 	ProMaxFileBytes           int64  `json:"pro_max_file_bytes" reload:"reload" doc:"The largest file that is relayed for PRO users, in bytes."`
 }
 
-// defaultOrigins returns the origins that may connect when none are configured: the app's pages, and in local mode
 // AblyConfig says who may speak the Ably protocol, and how much one of them may use.
 type AblyConfig struct {
 	Enabled                  bool            `json:"enabled" reload:"reload" doc:"Whether the Ably protocol is spoken. In production the default is false without ably.keys and true with them."`
@@ -165,6 +164,7 @@ type AblyNamespace struct {
 	MutableMessages bool   `json:"mutableMessages"` // messages can be updated and deleted
 }
 
+// defaultOrigins returns the origins that may connect when none are configured: the app's pages, and in local mode
 // its development servers.
 func defaultOrigins(mode string) []string {
 	origins := []string{"https://letshare.fun", "https://www.letshare.fun", "https://cdn.letshare.fun"}
@@ -208,7 +208,6 @@ func DefaultConfig() Config {
 			MessagesPerSecond:         defaultRelayMessages,
 			ProMaxFileBytes:           defaultRelayProFileBytes,
 		},
-	}
 		Ably: AblyConfig{
 			MaxMessageBytes:          defaultAblyMessageBytes,
 			MessagesPerSecond:        defaultAblyMessagesPerSecond,
@@ -219,6 +218,7 @@ func DefaultConfig() Config {
 			HistorySeconds:           defaultAblyHistory.Seconds(),
 			PersistedSeconds:         defaultAblyPersisted.Seconds(),
 		},
+	}
 	c.applyMode()
 	return c
 }
@@ -242,10 +242,10 @@ func (c *Config) applyMode() {
 	if !c.isSet("cors.allowed_origins") {
 		c.CORS.AllowedOrigins = defaultOrigins(c.Mode)
 	}
-}
 	if !c.isSet("ably.enabled") {
 		c.Ably.Enabled = c.Mode != modeProduction || len(c.Ably.Keys) > 0
 	}
+}
 
 // LoadConfig reads the file at path, then the environment, over the defaults, and validates the whole.
 // Without a path there are the defaults and the environment alone; a path that cannot be read is an error.
@@ -383,19 +383,18 @@ func show(value any, secret bool) string {
 			quoted[i] = strconv.Quote(withoutUserinfo(v[i]))
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"
-	case float64:
 	case []AblyKey:
 		return showKeys(v)
 	case []AblyNamespace:
 		text, _ := json.Marshal(v) // of strings and switches: no error
 		return string(text)
+	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	default:
 		return fmt.Sprint(v)
 	}
 }
 
-// withoutUserinfo hides what stands before an @: somebody's password, in an origin that is refused for it.
 // showKeys names API keys, and of their secrets says nothing.
 func showKeys(keys []AblyKey) string {
 	if len(keys) == 0 {
@@ -416,6 +415,7 @@ func showKeyName(name string) string {
 	return strconv.Quote(name)
 }
 
+// withoutUserinfo hides what stands before an @: somebody's password, in an origin that is refused for it.
 func withoutUserinfo(s string) string {
 	if at := strings.LastIndexByte(s, '@'); at >= 0 {
 		return "…" + s[at:]

@@ -364,4 +364,24 @@ const (
 	minAblySecretBytes = 16
 	// maxAblySecretBytes: name and secret together travel in a header or a URL.
 	maxAblySecretBytes = 1024
+	// maxAblyTokenBytes is refused before parsing: encoded once more, as clients send it, it fits maxHeaderBytes.
+	maxAblyTokenBytes = 8 << 10
+	// maxAblyCapabilityBytes leaves room for the rest of such a token.
+	maxAblyCapabilityBytes = 4 << 10
+	// maxAblyResources is how many resources one capability has; two are intersected pair by pair.
+	maxAblyResources = 128
+	// maxAblyResourceBytes bounds one resource.
+	maxAblyResourceBytes = 512
+	// maxAblyClientIDBytes bounds an identity, which travels in every message.
+	maxAblyClientIDBytes = 256
+	// defaultAblyTTL and maxAblyTTL are the lifetime of a token that is asked for without one, and the longest. Ably's figures.
+	defaultAblyTTL = time.Hour
+	maxAblyTTL     = 24 * time.Hour
+	// maxAblyClockSkew is how far the timestamp of a token request may be from the server's clock, either way.
+	maxAblyClockSkew = 10 * time.Minute
+	// maxAblyNonces is how many requests are remembered until their timestamp is too old anyway: about 5 MB, and 50 tokens a
+	// second for 20 minutes.
+	maxAblyNonces = 1 << 16
+	// maxAblyRequestBytes bounds the body of a token request: the longest capability fits.
+	maxAblyRequestBytes = 16 << 10
 )

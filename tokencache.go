@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// tokenCache remembers the claims of tokens whose signature was good. Many people paste the same token into the app, and
-// checking a signature costs more than all the rest of letting somebody in. Whether the claims admit, the clock decides
+// tokenCache remembers the claims (a T) of tokens whose signature was good. Many people paste the same token into the app,
+// and checking a signature costs more than all the rest of letting somebody in. Whether the claims admit, the clock decides
 // anew each time. Any goroutine.
-type tokenCache struct {
+type tokenCache[T any] struct {
 	mu       sync.Mutex
-	verified map[[sha256.Size]byte]tokenClaims // by the token's hash; at most maxCachedTokens
+	verified map[[sha256.Size]byte]T // by the token's hash; at most maxCachedTokens
 }
 
-func (c *tokenCache) get(sum [sha256.Size]byte) (tokenClaims, bool) {
+func (c *tokenCache[T]) get(sum [sha256.Size]byte) (T, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	claims, ok := c.verified[sum]
@@ -21,11 +21,11 @@ func (c *tokenCache) get(sum [sha256.Size]byte) (tokenClaims, bool) {
 }
 
 // put remembers a token. When the cache is full, any other is forgotten.
-func (c *tokenCache) put(sum [sha256.Size]byte, claims tokenClaims) {
+func (c *tokenCache[T]) put(sum [sha256.Size]byte, claims T) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.verified == nil {
-		c.verified = make(map[[sha256.Size]byte]tokenClaims)
+		c.verified = make(map[[sha256.Size]byte]T)
 	}
 	if len(c.verified) >= maxCachedTokens {
 		for other := range c.verified {
