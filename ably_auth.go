@@ -182,14 +182,14 @@ func askedClientID(r *http.Request, query url.Values) (string, *ably.ErrorInfo) 
 	if encoded := r.Header.Get("X-Ably-ClientId"); encoded != "" {
 		decoded, ok := decodeBase64(encoded)
 		if !ok {
-			return "", errAblyClientID("the header X-Ably-ClientId is not base64")
+			return "", ablyBadClientID("the header X-Ably-ClientId is not base64")
 		}
 		asked = decoded
 	} else if r.Header.Get("Upgrade") != "" {
 		asked = query.Get("clientId")
 	}
 	if !validAblyClientID(asked) {
-		return "", errAblyClientID(fmt.Sprintf("a clientId is valid UTF-8 of at most %d bytes", maxAblyClientIDBytes))
+		return "", ablyBadClientID(fmt.Sprintf("a clientId is valid UTF-8 of at most %d bytes", maxAblyClientIDBytes))
 	}
 	return strings.Clone(asked), nil // a part of the request line would keep all of it in memory, the token included
 }
@@ -197,8 +197,8 @@ func askedClientID(r *http.Request, query url.Values) (string, *ably.ErrorInfo) 
 // validAblyClientID says whether s can be a clientId; "" is valid and means none.
 func validAblyClientID(s string) bool { return len(s) <= maxAblyClientIDBytes && utf8.ValidString(s) }
 
-// errAblyClientID is the answer to a clientId that can be nobody's.
-func errAblyClientID(why string) *ably.ErrorInfo {
+// ablyBadClientID is the answer to a clientId that can be nobody's.
+func ablyBadClientID(why string) *ably.ErrorInfo {
 	return &ably.ErrorInfo{Code: 40012, StatusCode: http.StatusBadRequest, Message: "invalid clientId: " + why}
 }
 
@@ -316,7 +316,7 @@ func readAblyClaims(raw jwt.MapClaims, key *ablyKey) (ablyClaims, *ably.ErrorInf
 	if value, present := raw[ablyClientIDClaim]; present && value != nil {
 		text, ok := value.(string)
 		if !ok || !validAblyClientID(text) {
-			return c, errAblyClientID("that of the token cannot be used")
+			return c, ablyBadClientID("that of the token cannot be used")
 		}
 		c.clientID = text
 	}

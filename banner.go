@@ -37,10 +37,25 @@ Paste this into the settings of the LetShare app:
   auth token          %s
 
 `, url, token)
+	if cfg.Ably.Enabled && len(cfg.Ably.Keys) == 0 {
+		printAblyKey(w, cfg, url)
+	}
 	ip := net.ParseIP(cfg.Server.Host)
 	if cfg.Server.UnixSocket == "" && (cfg.Server.Host == "" || ip.IsUnspecified()) {
 		fmt.Fprintln(w, "On another device, write this machine's name or address in place of the loopback one.")
 	}
 	_, err = fmt.Fprintf(w, "The token is valid for %g hours. Ctrl+C stops the server.\n", cfg.JWT.ExpirationHours)
 	return err
+}
+
+// printAblyKey tells a person how to use the SDK of Ably with the development key. Keys of one's own are never printed.
+func printAblyKey(w io.Writer, cfg *Config, url string) {
+	key := cfg.ablyKeys()[0]
+	fmt.Fprintf(w, "For the Ably SDK:\n\n  key                 %s:%s\n", key.Name, key.Secret)
+	scheme, address, _ := strings.Cut(strings.TrimSuffix(url, "/"), "://")
+	if host, port, err := net.SplitHostPort(address); err == nil {
+		options := map[string]string{"ws": "endpoint: %q, port: %s, tls: false", "wss": "endpoint: %q, tlsPort: %s"}[scheme]
+		fmt.Fprintf(w, "  options             "+options+"\n", host, port)
+	}
+	fmt.Fprintln(w)
 }

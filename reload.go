@@ -18,6 +18,7 @@ import (
 type rules struct {
 	cfg         *Config
 	auth        *Authenticator
+	ably        *ablyAuth // nil: the Ably protocol is not spoken
 	conn        *connLimits
 	rooms       *roomLimits
 	relay       *relayLimits
@@ -32,6 +33,10 @@ func newRules(cfg *Config) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	ablyAuth, err := newAblyAuth(cfg)
+	if err != nil {
+		return nil, err
+	}
 	certificate, err := loadCertificate(cfg)
 	if err != nil {
 		return nil, err
@@ -43,6 +48,7 @@ func newRules(cfg *Config) (*rules, error) {
 	return &rules{
 		cfg:         cfg,
 		auth:        auth,
+		ably:        ablyAuth,
 		conn:        newConnLimits(&cfg.WebSocket),
 		rooms:       newRoomLimits(&cfg.WebSocket),
 		relay:       newRelayLimits(&cfg.Relay),

@@ -53,6 +53,7 @@ type Server struct {
 	memory     memoryGauge
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 	checks     checkTable
+	nonces     ablyNonces // of token requests
 }
 
 // NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.

@@ -14,18 +14,26 @@ import (
 
 const tokenHelp = `Usage:
   letshare token -user NAME [-type TYPE] [-room ROOM] [-ttl DURATION] [-bind] [-config FILE]
+  letshare token -ably [-key NAME] [-client-id ID] [-capability JSON] [-ttl DURATION] [-config FILE]
   letshare token -inspect TOKEN [-config FILE]
   letshare token secret
 
 The first form mints a token: it is printed alone on standard output, what it means on standard error.
-The second says whether the server would accept a token now, and why not: exit code 0 or 1.
-The third prints a random secret for jwt.secret.
+The second does the same for clients of the Ably protocol.
+The third says whether the server would accept a token now, and why not: exit code 0 or 1.
+The fourth prints a random secret for jwt.secret or a key of ably.keys.
 
   -user NAME      who the token is for (user_id), up to 128 bytes; required to mint one
   -type TYPE      what it is for (user_type), such as desktop or mobile
   -room ROOM      the only room it may use (room_id); without: every room
-  -ttl DURATION   how long it is valid, such as 720h or 90m; without: jwt.expiration_hours
+  -ttl DURATION   how long it is valid, such as 720h or 90m; without: jwt.expiration_hours,
+                  with -ably an hour
   -bind           its holder can be nobody but NAME (bind_user): the server checks userId and from
+  -ably           mint a token for the Ably protocol
+  -key NAME       whose secret signs it, a name of ably.keys; without: the only one
+  -client-id ID   who its holder is, or "*" for anybody; without: nobody
+  -capability JSON
+                  what it allows, such as '{"chat:*":["subscribe"]}'; without: what the key does
   -inspect TOKEN  the token to look at
   -config FILE    the server's configuration; without: defaults and environment
   -h              this help
@@ -36,6 +44,8 @@ Exit codes: 0 done or accepted, 1 refused or failed, 2 wrong usage.
 // tokenFlags is the command line of letshare token.
 type tokenFlags struct {
 	claims  Claims
+	forAbly bool
+	ably    ablyMint // its ttl is that of claims
 	inspect string
 	config  string
 	set     map[string]bool // the flags that were given
@@ -50,6 +60,10 @@ func runToken(args []string, stdout, stderr io.Writer, getenv func(string) strin
 	fs.StringVar(&f.claims.Room, "room", "", "")
 	fs.DurationVar(&f.claims.TTL, "ttl", 0, "")
 	fs.BoolVar(&f.claims.Bind, "bind", false, "")
+	fs.BoolVar(&f.forAbly, "ably", false, "")
+	fs.StringVar(&f.ably.key, "key", "", "")
+	fs.StringVar(&f.ably.capability, "capability", "", "")
+	fs.StringVar(&f.ably.clientID, "client-id", "", "")
 	fs.StringVar(&f.inspect, "inspect", "", "")
 	fs.StringVar(&f.config, "config", "", "")
 	positional, exit, done := parseFlags(fs, args, tokenHelp, stdout, stderr)
@@ -71,6 +85,9 @@ func runToken(args []string, stdout, stderr io.Writer, getenv func(string) strin
 		if accepted, err = inspectToken(stdout, cfg, f.inspect, time.Now()); err == nil && !accepted {
 			return 1
 		}
+	} else if err == nil && f.forAbly {
+		f.ably.ttl = f.claims.TTL
+		err = mintAblyToken(stdout, stderr, cfg, f.ably, time.Now())
 	} else if err == nil {
 		err = mintToken(stdout, stderr, cfg, f.claims, time.Now())
 	}
@@ -84,12 +101,16 @@ func runToken(args []string, stdout, stderr io.Writer, getenv func(string) strin
 // mistake says what is wrong with the combination of flags and arguments, "" if nothing is.
 // Arguments are not quoted: one may be a token that lost its flag.
 func (f *tokenFlags) mistake(positional []string) string {
-	minting := ""
-	for _, name := range [...]string{"user", "type", "room", "ttl", "bind"} {
-		if f.set[name] {
-			minting = name
+	given := func(names ...string) string {
+		for _, name := range names {
+			if f.set[name] {
+				return name
+			}
 		}
+		return ""
 	}
+	minting := given("ably", "user", "type", "room", "ttl", "bind")
+	ours, theirs := given("user", "type", "room", "bind"), given("key", "capability", "client-id")
 	switch {
 	case len(positional) == 1 && positional[0] == "secret":
 		if len(f.set) > 0 {
@@ -101,10 +122,16 @@ func (f *tokenFlags) mistake(positional []string) string {
 		return "-inspect and -" + minting + " do not go together"
 	case f.set["inspect"] && f.inspect == "":
 		return "-inspect needs a token"
-	case !f.set["inspect"] && f.claims.UserID == "":
+	case f.forAbly && ours != "":
+		return "-ably and -" + ours + " do not go together"
+	case !f.forAbly && theirs != "":
+		return "-" + theirs + " is for tokens of the Ably protocol: add -ably"
+	case !f.set["inspect"] && !f.forAbly && f.claims.UserID == "":
 		return "-user is missing: who is the token for?"
 	case f.set["room"] && f.claims.Room == "":
 		return "-room is empty, which would allow every room: name one or leave the flag out"
+	case f.set["capability"] && f.ably.capability == "":
+		return "-capability is empty: leave it out for what the key allows"
 	case f.set["ttl"] && f.claims.TTL <= 0:
 		return "-ttl must be positive, such as 720h"
 	}
