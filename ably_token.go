@@ -215,7 +215,7 @@ func (s *Server) serveAblyToken(w http.ResponseWriter, r *http.Request) {
 		answerAblyError(w, ably.JSON, errAblyNotFound())
 		return
 	}
-	if rules.ably.cors(w, r, rules.auth) {
+	if rules.ably.auth.cors(w, r, rules.auth) {
 		return
 	}
 	path, isRequest := strings.CutSuffix(r.URL.Path, "/requestToken")
@@ -232,7 +232,7 @@ func (s *Server) serveAblyToken(w http.ResponseWriter, r *http.Request) {
 		q, problem = parseAblyTokenRequest(body)
 	}
 	if problem == nil {
-		details, problem = rules.ably.issue(keyName, q, &s.nonces, time.Now())
+		details, problem = rules.ably.auth.issue(keyName, q, &s.nonces, time.Now())
 	}
 	if problem != nil {
 		s.log.Warn("token request refused", "code", problem.Code, "address", rules.auth.ClientAddress(r).String(), "detail", problem.Message)

@@ -28,6 +28,11 @@ type shardReport struct {
 	sending  map[*Member]int // how many transfers under way each member sends
 	active   int64           // transfers under way
 	reserved int64           // bytes reserved for them
+
+	attached    map[*Member]int // to how many channels each of Ably's clients is attached
+	channels    int64           // rooms with Ably state
+	attachments int64
+	kept        int64 // bytes kept for Ably's clients
 }
 
 func (r *shardReport) note(format string, args ...any) {
@@ -91,7 +96,7 @@ func (s *Server) look() (certain, passing []string, err error) {
 	s.conns.each(note)
 
 	var sum shardReport
-	sum.present, sum.sending = make(map[*Member]int), make(map[*Member]int)
+	sum.present, sum.sending, sum.attached = make(map[*Member]int), make(map[*Member]int), make(map[*Member]int)
 	for _, r := range reports {
 		sum.findings = append(sum.findings, r.findings...)
 		sum.rooms += r.rooms
@@ -103,6 +108,12 @@ func (s *Server) look() (certain, passing []string, err error) {
 		for m, n := range r.sending {
 			sum.sending[m] += n
 		}
+		for m, n := range r.attached {
+			sum.attached[m] += n
+		}
+		sum.channels += r.channels
+		sum.attachments += r.attachments
+		sum.kept += r.kept
 	}
 	var charged int64
 	s.conns.each(func(c *conn) {
@@ -123,7 +134,10 @@ func (s *Server) compare(sum *shardReport, known map[*Outbox]bool, charged int64
 			passing = append(passing, fmt.Sprintf("%s: %d, want %d", what, got, want))
 		}
 	}
-	differ("buffered bytes in the account and in all outboxes", s.budget.total.Load(), charged)
+	differ("buffered bytes in the account, and in all outboxes and kept for Ably", s.budget.total.Load(), charged+s.account.held.Load()+s.sessions.held())
+	differ("bytes kept for Ably's clients in the account and by rooms", s.account.held.Load(), sum.kept)
+	differ("channels counted and there", s.account.channels.Load(), sum.channels)
+	differ("attachments counted and there", s.account.attachments.Load(), sum.attachments)
 	differ("rooms counted and there", s.hub.totals().rooms, sum.rooms)
 	differ("transfers counted and under way", s.relayed.active.Load(), sum.active)
 	differ("bytes reserved in all and by transfers", s.relayed.reserved.Load(), sum.reserved)
@@ -142,6 +156,11 @@ func (s *Server) compare(sum *shardReport, known map[*Outbox]bool, charged int64
 		}
 		if limit := s.rules.Load().conn.maxRooms; limit > 0 && rooms > limit && !s.rules.Load().lowered {
 			passing = append(passing, fmt.Sprintf("%q is in %d rooms, over its limit", m.identity, rooms))
+		}
+	}
+	for m, channels := range sum.attached {
+		if !known[m.outbox] {
+			passing = append(passing, fmt.Sprintf("%q is attached to %d channels without a connection", m.identity, channels))
 		}
 	}
 	s.conns.each(func(c *conn) {
@@ -173,9 +192,9 @@ func (h *Hub) check() (reports []*shardReport, err error) {
 
 // check looks at all that the shard owns.
 func (s *shard) check() *shardReport {
-	r := &shardReport{rooms: int64(len(s.rooms)), present: make(map[*Member]int), sending: make(map[*Member]int)}
+	r := &shardReport{rooms: int64(len(s.rooms)), present: make(map[*Member]int), sending: make(map[*Member]int), attached: make(map[*Member]int)}
 	for name, room := range s.rooms {
-		if room.name != name || !validRoomName(name) {
+		if room.name != name || room.ably == nil && !validRoomName(name) {
 			r.note("room %q is kept under the name %q", room.name, name)
 		}
 		if room.empty() {
@@ -194,6 +213,8 @@ func (s *shard) check() *shardReport {
 			r.note("room %q is listed among those with transfers, and is not there", name)
 		}
 	}
+	s.checkMissing(r)
+	s.checkAbly(r)
 	return r
 }
 

@@ -76,6 +76,7 @@ type conn struct {
 	// Read goroutine.
 	limits   *connLimits
 	letshare letshare
+	ably     *ablyConn // nil: the connection speaks the LetShare protocol; immutable
 	pings    bucket
 	asked    chan *Refusal
 	lastWord []byte // the answer to the last of too many errors: it leaves with the close frame, for end drops the queue
@@ -145,10 +146,19 @@ func (c *conn) run() {
 		go c.run()
 		return
 	}
-	c.guard(func(c *conn) { c.letshare.leave() })
+	c.guard((*conn).leave)
 	c.guard((*conn).sayGoodbye)
 	c.wire.Conn.Close() // also when saying goodbye went wrong
 	c.server.forget(c)
+}
+
+// leave takes the client out of its rooms.
+func (c *conn) leave() {
+	if c.ably != nil {
+		c.ably.leave()
+		return
+	}
+	c.letshare.leave()
 }
 
 // guard runs a part of the connection's life; a panic in it ends this connection and no other.
@@ -191,6 +201,8 @@ func (c *conn) readWhole() bool {
 		c.takeText(message)
 	} else if _, ok := c.wire.takeWhole(opPong); ok {
 		// The bytes were the sign of life.
+	} else if message, ok := c.takeWholeBinary(); ok {
+		c.ably.take(message)
 	} else if payload, ok := c.wire.takeWhole(opClose); ok {
 		c.outbox.end(c.peerCloses(payload))
 	} else {
@@ -198,6 +210,14 @@ func (c *conn) readWhole() bool {
 	}
 	c.wire.messageDone()
 	return true
+}
+
+// takeWholeBinary is takeWhole for the binary messages that an Ably client may send; a file's frame is too large for it.
+func (c *conn) takeWholeBinary() ([]byte, bool) {
+	if c.ably == nil {
+		return nil, false
+	}
+	return c.wire.takeWhole(opBinary)
 }
 
 // peerCloses takes the payload of the client's close frame and says how the connection ends by it.
@@ -225,10 +245,13 @@ func (c *conn) readMessage() bool {
 	}
 	if err == nil {
 		c.inData = true
-		if kind == websocket.MessageBinary {
-			err = c.readBinary(r)
-		} else {
+		switch {
+		case kind == websocket.MessageText:
 			err = c.readText(r)
+		case c.ably != nil:
+			err = c.readScratch(r, c.ably.take)
+		default:
+			err = c.readBinary(r)
 		}
 		c.inData = false
 		c.wire.messageDone()
@@ -263,13 +286,16 @@ func (c *conn) collect(r io.Reader, message []byte) ([]byte, error) {
 	}
 }
 
-// readText reads a text message and hands it to the protocol, as scratch.
-func (c *conn) readText(r io.Reader) error {
+// readText reads a text message and hands it to the protocol.
+func (c *conn) readText(r io.Reader) error { return c.readScratch(r, c.takeText) }
+
+// readScratch reads a message and hands it to take, which may not keep it.
+func (c *conn) readScratch(r io.Reader, take func([]byte)) error {
 	buffer := messageBuffers.Get().(*firstRead)
 	defer messageBuffers.Put(buffer)
 	message, err := c.collect(r, buffer[:0])
 	if err == nil {
-		c.takeText(message)
+		take(message)
 	}
 	return err
 }
@@ -280,6 +306,10 @@ func (c *conn) takeText(message []byte) {
 	// (RFC 6455 section 8.1): one member could throw out all others.
 	if !utf8.Valid(message) {
 		c.outbox.end(InvalidUTF8)
+		return
+	}
+	if c.ably != nil {
+		c.ably.take(message)
 		return
 	}
 	c.letshare.text(message)
@@ -377,7 +407,10 @@ func (c *conn) sayGoodbye() {
 	if reason == PeerClosed {
 		frame = c.wire.goodbye // the peer's own code and text, as RFC 6455 section 5.5.1 wants
 	}
-	if reason == TooManyErrors {
+	if c.ably != nil {
+		frame = append(c.ably.farewell(reason), frame...)
+	}
+	if reason == TooManyErrors || reason == FailedByServer {
 		frame = append(c.lastWord, frame...)
 	}
 	said := c.outbox.finish(frame)

@@ -23,6 +23,10 @@ const (
 	IdleTimeout            // silence for longer than websocket.idle_timeout_seconds
 	ExpiredToken           // the token's exp and the leeway have passed
 	SlowConsumer           // its outbox overflowed, or its socket took nothing for writeTimeout
+	ClosedByClient         // an Ably client said CLOSE
+	LeftByClient           // an Ably client said DISCONNECT; it may come back
+	FailedByServer         // an Ably client got an ERROR of its connection
+	Superseded             // an Ably client came back while its old socket still looked alive
 	AccessWithdrawn        // the right to be here was taken away while connected
 	endingCount            // number of endings, not one of them
 )
@@ -59,6 +63,10 @@ var endings = [endingCount]struct {
 	IdleTimeout:     {"idle_timeout", 0},
 	ExpiredToken:    {"token_expired", 4001},
 	SlowConsumer:    {"slow_consumer", 4002},
+	ClosedByClient:  {"closed", 1000},
+	LeftByClient:    {"left", 1000},
+	FailedByServer:  {"failed", 1000},
+	Superseded:      {"superseded", 4004},
 	AccessWithdrawn: {"access_withdrawn", 4003},
 }
 

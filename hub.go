@@ -19,6 +19,7 @@ const (
 	opRefuse                    // the dialect refuses a message about room; the answer keeps its place in the order
 	opLeave                     // member's connection has ended; no answer
 	opRelay                     // member says something about a file transfer in room
+	opAbly                      // an Ably client, or a REST request, says something about the room; always asked
 	opTick                      // a second has passed
 	opReload                    // the rules have changed: the shard takes the new ones
 	opCheck                     // the shard reports on its rooms
@@ -36,6 +37,7 @@ type op struct {
 	message *Message            // opPublish
 	refusal *Refusal            // opRefuse
 	relay   *relayOp            // opRelay
+	ably    *ablyCall           // opAbly
 	reply   chan<- *Refusal     // ask: gets the outcome, nil for done; capacity 1. nil: nobody waits
 	report  chan<- *shardReport // opCheck; never full
 }
@@ -66,6 +68,9 @@ type hubRules struct {
 	codecs   [dialectCount]codec
 	refused  func(Reason)   // counts a refusal; any goroutine
 	relayed  *relayCounters // what the relay counts
+	ably     *ablyRules     // nil: the Ably protocol is off
+	account  *ablyAccount   // of what is kept for Ably's clients
+	announce time.Duration  // after which a room hears of a user who died; 0: never
 	lowered  bool           // rooms may be over their limits, which were higher once
 	stopping bool           // the server stops: no transfer begins
 }
@@ -165,6 +170,9 @@ type shard struct {
 	*hubRules
 	rooms    map[string]*Room
 	relaying map[string]*Room // those with transfers
+	channels ablyShard        // what is kept for Ably
+	missing  map[string]*Room // those that miss users; nil until the first
+	missed   int              // users, in all of them
 	writer   *inlineWriter
 	touched  []*Outbox // to be flushed
 	batch    int       // bytes of frames put since the last flush
@@ -241,12 +249,17 @@ func (s *shard) handle(o *op) bool {
 		return false
 	case opTick:
 		s.relayTick()
+		s.leaveTick()
+		s.ablyTick()
 		return true
 	case opReload:
 		s.takeRules(o.reply)
 		return true
 	case opCheck:
 		o.report <- s.check()
+		return true
+	case opAbly:
+		s.handleAbly(o)
 		return true
 	}
 	room := s.rooms[o.room]
@@ -264,7 +277,7 @@ func (s *shard) handle(o *op) bool {
 		if refusal != nil {
 			s.refused(refusal.Reason)
 		}
-		s.put(o.member, s.codecs[o.member.dialect].reply(o, refusal, len(room.members), s.now))
+		s.put(o.member, s.codecs[o.member.dialect].reply(o, refusal, room.population(), s.now))
 	}
 	if o.reply != nil {
 		o.reply <- refusal
@@ -285,6 +298,7 @@ func (s *shard) carryOut(room *Room, o *op) *Refusal {
 		}
 		if !room.has(o.member) {
 			o.member.gone(o.room, o.seq)
+			s.keepMissing(room)
 		}
 	case opPublish:
 		if refusal := room.admit(o.member); refusal != nil {
@@ -294,7 +308,11 @@ func (s *shard) carryOut(room *Room, o *op) *Refusal {
 	case opRefuse:
 		return o.refusal
 	case opLeave:
-		room.leave(o.member)
+		if room.has(o.member) {
+			room.leave(o.member)
+			s.died(room, o.member)
+			s.keepMissing(room)
+		}
 		s.relayLeft(room, o.member)
 	case opRelay:
 		return s.handleRelay(room, o)
@@ -308,6 +326,7 @@ func (s *shard) subscribe(room *Room, o *op) *Refusal {
 	refusal := room.subscribe(o.member, o.event, s.hubRules.rooms)
 	switch {
 	case refusal == nil && !here:
+		s.returned(room, o.member)
 		s.relayJoined(room, o.member)
 	case refusal != nil && !here:
 		o.member.gone(o.room, o.seq)
@@ -332,6 +351,9 @@ func (s *shard) publish(room *Room, o *op) {
 			s.tally.unspoken++
 		}
 	})
+	if room.ably != nil {
+		s.crossToAbly(room, message)
+	}
 }
 
 // put gives a member a frame; nil is nothing.

@@ -157,6 +157,13 @@ const (
 	batchBytes = 256 << 10
 )
 
+// Ghosts.
+const (
+	// maxMissed is how many users one shard remembers to have died, until their rooms are told: about 1 MB. Whoever dies
+	// beyond that leaves a tile behind.
+	maxMissed = 4096
+)
+
 // Reload and drain.
 const (
 	// certificateInterval is how often the certificate's files are looked at. Renewals come days before they are needed.
@@ -384,4 +391,36 @@ const (
 	maxAblyNonces = 1 << 16
 	// maxAblyRequestBytes bounds the body of a token request: the longest capability fits.
 	maxAblyRequestBytes = 16 << 10
+)
+
+// The Ably protocol: connections and channels (ably_conn.go, ably_session.go, ably_room.go).
+const (
+	// ablyMaxIdle is how long a client may hear nothing; it waits 10 s longer before it gives the connection up. Ably's figure.
+	ablyMaxIdle = 15 * time.Second
+	// ablyRenewal is how long before the end of a token its client is asked for another. Ably's figure.
+	ablyRenewal = 30 * time.Second
+	// ablyBurstSeconds of ably.messages_per_second may come at once.
+	ablyBurstSeconds = 2
+	// ablyFrameGrowth and ablyFrameSlack bound a frame by the largest publish: JSON may write one byte as six, and there are
+	// names and ids. What is too large is refused; what is larger than this cannot even be read.
+	ablyFrameGrowth = 6
+	ablyFrameSlack  = 64 << 10
+	// maxAblyChannelBytes bounds the name of a channel, which travels in every message. Ably's figure is not published.
+	maxAblyChannelBytes = 2048
+	// maxAblyIDBytes bounds an id that a client gives its message, and maxAblyMessages how many one publish has.
+	maxAblyIDBytes  = 256
+	maxAblyMessages = 1000
+	// maxRewind is a number of messages or seconds beyond all history.
+	maxRewind = 1 << 30
+	// connectionIDBytes and seriesBytes are characters of 5 bits: ids that nobody meets twice.
+	connectionIDBytes = 14
+	seriesBytes       = 12
+	// ablyEntryBytes is what keeping a message costs beside its content, roughly: it is charged for each, and for each channel.
+	ablyEntryBytes = 256
+	// ablySessionBytes is what a session costs that waits for its client.
+	ablySessionBytes = 1 << 10
+	// maxWaitingSessions is how many may wait; the one that has waited longest is forgotten for another. 8 MB.
+	maxWaitingSessions = 8192
+	// ablyKeptShare is the part of websocket.max_buffered_bytes that messages kept for Ably's clients may take.
+	ablyKeptShare = 2
 )

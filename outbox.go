@@ -280,6 +280,13 @@ func (o *Outbox) setLimit(n int) {
 	o.mu.Unlock()
 }
 
+// room is how many bytes more may be queued. Any goroutine.
+func (o *Outbox) room() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.limit - o.queued
+}
+
 // end ends the connection: the first reason wins. The queue is dropped, its bytes leave the account, and the read
 // goroutine is woken, which says goodbye. It reports whether this call was the one. Any goroutine; it never blocks.
 func (o *Outbox) end(reason Ending) bool {

@@ -200,6 +200,10 @@ func (c *conn) excuse(now, gap time.Duration) {
 // sweep looks at a connection's deadlines: token, message, silence, ping. now is by the server's monotonic clock, wall by
 // the wall clock, which alone knows when a token expires. Sweep goroutine.
 func (c *conn) sweep(limits *connLimits, now time.Duration, wall time.Time, flush func(*Outbox)) {
+	if c.ably != nil {
+		limits = c.ably.limits(limits)
+		c.ably.sweep(wall, flush)
+	}
 	if c.expires != 0 && wall.UnixMilli()-c.expires >= tokenLeeway.Milliseconds() {
 		c.outbox.end(ExpiredToken)
 	}
@@ -213,7 +217,11 @@ func (c *conn) sweep(limits *connLimits, now time.Duration, wall time.Time, flus
 	}
 	if now-c.pinged >= limits.pingInterval {
 		c.pinged = now
-		if c.outbox.put(pingFrame) {
+		flushIt := c.outbox.put(pingFrame)
+		if c.ably != nil && c.ably.heartbeats {
+			flushIt = c.outbox.put(ablyHeartbeats[c.ably.format]) || flushIt
+		}
+		if flushIt {
 			flush(&c.outbox)
 		}
 	}

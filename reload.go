@@ -18,8 +18,8 @@ import (
 type rules struct {
 	cfg         *Config
 	auth        *Authenticator
-	ably        *ablyAuth // nil: the Ably protocol is not spoken
 	conn        *connLimits
+	ably        *ablyRules // nil: the Ably protocol is off
 	rooms       *roomLimits
 	relay       *relayLimits
 	certificate *certificate // nil: no TLS
@@ -33,10 +33,6 @@ func newRules(cfg *Config) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	ablyAuth, err := newAblyAuth(cfg)
-	if err != nil {
-		return nil, err
-	}
 	certificate, err := loadCertificate(cfg)
 	if err != nil {
 		return nil, err
@@ -45,10 +41,14 @@ func newRules(cfg *Config) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	ably, err := newAblyRules(cfg)
+	if err != nil {
+		return nil, err
+	}
 	return &rules{
 		cfg:         cfg,
+		ably:        ably,
 		auth:        auth,
-		ably:        ablyAuth,
 		conn:        newConnLimits(&cfg.WebSocket),
 		rooms:       newRoomLimits(&cfg.WebSocket),
 		relay:       newRelayLimits(&cfg.Relay),
@@ -162,8 +162,11 @@ func (s *Server) hubRules(r *rules, stopping bool) *hubRules {
 		rooms:    r.rooms,
 		relay:    r.relay,
 		codecs:   [dialectCount]codec{letshareCodec},
+		ably:     r.ably,
+		account:  s.account,
 		refused:  s.counters.refuse,
 		relayed:  &s.relayed,
+		announce: seconds(r.cfg.WebSocket.AnnounceLeaveSeconds),
 		lowered:  r.lowered,
 		stopping: stopping,
 	}
@@ -198,7 +201,7 @@ func (h *Hub) roundTrip() bool {
 }
 
 // takeRules goes on by the rules in force now, and tells done. Where the relay is off, or the server stops, all transfers
-// end. Shard.
+// end; where leaves are not announced, or the server stops, nobody is missed. Shard.
 func (s *shard) takeRules(done chan<- *Refusal) {
 	s.hubRules = s.latest.Load()
 	switch {
@@ -206,6 +209,9 @@ func (s *shard) takeRules(done chan<- *Refusal) {
 		s.abortTransfers(relayStopping)
 	case !s.hubRules.relay.enabled:
 		s.abortTransfers(relayOff)
+	}
+	if s.stopping || s.announce == 0 {
+		s.missNobody()
 	}
 	s.flush() // before the answer: who waits for it may end the connections next
 	done <- nil
@@ -223,7 +229,11 @@ func (s *shard) abortTransfers(why relayProblem) {
 
 // refresh makes the connection go by the limits in force, from the next message on. It costs two loads. Read goroutine.
 func (c *conn) refresh() {
-	limits := c.server.rules.Load().conn
+	rules := c.server.rules.Load()
+	limits := rules.conn
+	if c.ably != nil && rules.ably != nil {
+		limits = rules.ably.conn
+	}
 	if limits == c.limits {
 		return
 	}
@@ -235,7 +245,7 @@ func (c *conn) refresh() {
 // it may still be here. False: it may not, and ends. Any goroutine.
 func (c *conn) adopt(r *rules) bool {
 	c.outbox.setLimit(r.cfg.WebSocket.MaxQueueBytes)
-	if r.auth.admits(c.key, c.page) {
+	if c.ably != nil && r.ably != nil && r.ably.auth.admits(*c.ably.grounds.Load()) || c.ably == nil && r.auth.admits(c.key, c.page) {
 		return true
 	}
 	return !c.outbox.end(AccessWithdrawn)

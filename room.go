@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"time"
+
+	"letshare/ably"
 )
 
 // dialect says which protocol a member speaks.
@@ -11,8 +13,13 @@ type dialect uint8
 // The dialects. A message caches one frame for each.
 const (
 	dialectLetShare dialect = iota
+	dialectAblyJSON
+	dialectAblyMsgpack
 	dialectCount
 )
+
+// format is the codec of an Ably dialect.
+func (d dialect) format() ably.Format { return ably.Format(d - dialectAblyJSON) }
 
 // Message is one publish on its way through a room. Its fields are immutable once the room has applied it; frames
 // are filled as recipients of each dialect turn up. Owned by the room's shard from post on.
@@ -40,6 +47,10 @@ type Room struct {
 	last    int64                // timestamp of the latest message, ms: the next is not before it
 	// transfers are the files on their way between members, by their id; nil until the first.
 	transfers map[string]*relayed
+	// ably is what Ably's clients need of the room; nil until the first of them.
+	ably *ablyRoom
+	// missed are the users whose last socket died here, and when the others are to hear of it; nil: none.
+	missed map[string]time.Time
 }
 
 func newRoom(name string) *Room {
@@ -52,7 +63,7 @@ func (r *Room) subscribe(m *Member, event string, limits *roomLimits) *Refusal {
 	switch {
 	case slices.Contains(events, event):
 		return nil
-	case !here && limits.users > 0 && len(r.members) >= limits.users:
+	case !here && limits.users > 0 && r.population() >= limits.users:
 		return limits.full
 	case limits.events > 0 && len(events) >= limits.events:
 		return limits.many
@@ -102,8 +113,17 @@ func (r *Room) has(m *Member) bool {
 	return here
 }
 
-// empty reports whether the room has no reason to exist: nobody is in it and no transfer is remembered.
-func (r *Room) empty() bool { return len(r.members) == 0 && len(r.transfers) == 0 }
+// population is how many members of either protocol are here.
+func (r *Room) population() int {
+	if r.ably == nil {
+		return len(r.members)
+	}
+	return len(r.members) + len(r.ably.attached)
+}
+
+// empty reports whether the room has no reason to exist: nobody is in it, and neither a transfer nor anything of Ably's clients
+// is remembered.
+func (r *Room) empty() bool { return len(r.members) == 0 && len(r.transfers) == 0 && r.ably == nil }
 
 // admit refuses a publish, or lets it through to apply.
 func (r *Room) admit(publisher *Member) *Refusal {

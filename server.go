@@ -30,6 +30,8 @@ type Server struct {
 	relayed   relayCounters
 	pacer     relayPacer
 	budget    *Budget
+	account   *ablyAccount
+	sessions  *ablySessions
 	listener  *gate
 	inherited bool // the listener is another process's too, which keeps it
 	notify    *notifier
@@ -91,6 +93,8 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 	s.budget = &Budget{limit: int64(cfg.WebSocket.MaxBufferedBytes), each: func(visit func(*Outbox)) {
 		s.conns.each(func(c *conn) { visit(&c.outbox) })
 	}}
+	s.account = &ablyAccount{budget: s.budget, limit: s.budget.limit / ablyKeptShare}
+	s.sessions = newAblySessions(s.budget)
 	s.http = &http.Server{
 		Handler:           s,
 		TLSConfig:         s.tlsConfig(),
@@ -221,6 +225,7 @@ func (s *Server) sweep(ctx context.Context) {
 			}
 			last = now
 			s.conns.each(func(c *conn) { c.sweep(limits, now, wall, flush) })
+			s.sessions.sweep(now, s.rules.Load().sessionPatience())
 			s.rate.update(now, s.hub.totals().messages)
 			tidy.look(s.conns, now)
 		}
@@ -297,13 +302,18 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	defer s.handshakes.Done()
 	rules := s.rules.Load()
 	address := rules.auth.ClientAddress(r)
-	if s.draining.Load() {
+	forAbly := rules.ably != nil && wantsAbly(r)
+	if s.draining.Load() && !forAbly {
 		s.refuseUpgrade(w, refuseDraining)
 		return
 	}
 	if refusal := checkUpgrade(r); refusal != nil {
 		s.noteUpgrade(r, address, refusal)
 		s.refuseUpgrade(w, refusal)
+		return
+	}
+	if forAbly {
+		s.serveAbly(w, r, rules, address)
 		return
 	}
 	if ok, received, fix := rules.auth.CheckOrigin(r); !ok {

@@ -141,7 +141,7 @@ func wholeFrame(p []byte, opcode byte) int {
 	}
 	size := 6 + int(p[1]&^maskBit)
 	switch {
-	case size == 6+126 && opcode == opText && len(p) >= 8:
+	case size == 6+126 && (opcode == opText || opcode == opBinary) && len(p) >= 8:
 		size = 8 + int(binary.BigEndian.Uint16(p[2:]))
 	case size > 6+maxControlPayload:
 		return 0

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"letshare/ably"
+)
+
+// ablyRoom is what a room keeps for Ably's clients: who is attached, and what was published of late, so that whoever was cut
+// off gets what it has missed. A room has none before the first Ably client comes: rooms without any pay one nil check.
+// Like the Room it is pure state, touched by the room's shard alone.
+type ablyRoom struct {
+	name     string        // the room's
+	series   string        // random, a part of every serial: those of an earlier life of the room are unknown
+	count    uint64        // publications and presence events so far; the number in the latest serial
+	attached []*attachment // in the order of attaching
+	kept     publications  // oldest first
+	lost     uint64        // number of the newest publication that is not kept any more; 0: none is lost
+	ids      map[string]*publication
+	seen     int64 // ms when it was last of use; once nobody is attached it outlives this by the connection state's time
+}
+
+// attachment is one Ably client's presence on a channel, by one socket.
+type attachment struct {
+	// Immutable.
+	member       *Member
+	name         string // the channel's name as the client writes it, with qualifiers
+	connectionID string
+	echo         bool // wants its own messages back
+
+	granted uint64 // modes (ably.Mode…); shard
+}
+
+// publication is one accepted publish: one message or several that share a serial and travel in one frame. Once it has been
+// applied nothing in it changes but frames.
+type publication struct {
+	number  uint64               // its place in the room's series
+	message ably.ProtocolMessage // as it goes to attachments under the room's own name
+	frames  [2][]byte            // the same as frames, by format; made at need, and only while it is being delivered
+	size    int                  // bytes that keeping it costs
+	state   *ablyRoom            // where it was published
+}
+
+func newAblyRoom(name, series string) *ablyRoom {
+	return &ablyRoom{name: name, series: series, ids: make(map[string]*publication)}
+}
+
+// find returns the member's attachment under a name, nil if there is none.
+func (r *ablyRoom) find(m *Member, name string) *attachment {
+	for _, a := range r.attached {
+		if a.member == m && a.name == name {
+			return a
+		}
+	}
+	return nil
+}
+
+// detach removes an attachment and reports whether it was there.
+func (r *ablyRoom) detach(m *Member, name string, now time.Time) bool {
+	for i, a := range r.attached {
+		if a.member == m && a.name == name {
+			r.attached = slices.Delete(r.attached, i, i+1)
+			r.seen = now.UnixMilli()
+			return true
+		}
+	}
+	return false
+}
+
+// idle reports whether nobody needs the state any more.
+func (r *ablyRoom) idle(now time.Time, patience time.Duration) bool {
+	return len(r.attached) == 0 && r.kept.len() == 0 && now.UnixMilli()-r.seen >= patience.Milliseconds()
+}
+
+// serial is the channelSerial of the latest event: opaque to clients, ordered as text, and never of two events.
+func (r *ablyRoom) serial(timestamp int64) string {
+	b := make([]byte, 0, 40)
+	b = appendPadded(b, uint64(timestamp), 14)
+	b = append(b, '-')
+	b = appendPadded(b, r.count, 9)
+	b = append(b, '@')
+	return string(append(b, r.series...))
+}
+
+// messageSerial is the serial of one message of a publication.
+func messageSerial(channelSerial string, index int) string {
+	b := make([]byte, 0, len(channelSerial)+4)
+	b = append(append(b, channelSerial...), ':')
+	return string(appendPadded(b, uint64(index), 3))
+}
+
+// appendPadded appends n in decimal, with zeros in front up to the width.
+func appendPadded(b []byte, n uint64, width int) []byte {
+	var digits [20]byte
+	text := strconv.AppendUint(digits[:0], n, 10)
+	for i := len(text); i < width; i++ {
+		b = append(b, '0')
+	}
+	return append(b, text...)
+}
+
+// numberOf reads the number out of a serial of this room, of a channel's or of a message's. Not ok: it is none.
+func (r *ablyRoom) numberOf(serial string) (number uint64, ok bool) {
+	serial, _, _ = strings.Cut(serial, ":")
+	times, series, found := strings.Cut(serial, "@")
+	_, text, dashed := strings.Cut(times, "-")
+	if !found || !dashed || series != r.series {
+		return 0, false
+	}
+	number, err := strconv.ParseUint(text, 10, 64)
+	return number, err == nil && number <= r.count
+}
+
+// after returns what was published after a serial, oldest first. An error: the continuity is lost, and why.
+func (r *ablyRoom) after(serial string) ([]*publication, *ably.ErrorInfo) {
+	number, ok := r.numberOf(serial)
+	switch {
+	case !ok:
+		return nil, errAblyUnknownSerial
+	case number < r.lost:
+		return nil, errAblyExpiredSerial
+	}
+	kept := r.kept.all()
+	i, _ := slices.BinarySearchFunc(kept, number+1, func(p *publication, n uint64) int { return cmp.Compare(p.number, n) })
+	return kept[i:], nil
+}
+
+// rewound returns the publications of the newest messages, as far as how says.
+func (r *ablyRoom) rewound(how rewind, now time.Time) []*publication {
+	kept := r.kept.all()
+	first, messages := len(kept), 0
+	for first > 0 {
+		p := kept[first-1]
+		if how.period > 0 && p.message.Timestamp < now.Add(-how.period).UnixMilli() {
+			break
+		}
+		if messages += len(p.message.Messages); how.count > 0 && messages > how.count {
+			break
+		}
+		first--
+	}
+	return kept[first:]
+}
+
+// published returns the publication that holds the first of these messages already, nil if none does.
+func (r *ablyRoom) published(p *publication) *publication { return r.ids[p.message.Messages[0].ID] }
+
+// apply gives a publication its place, its time and its serials, and keeps it.
+func (r *ablyRoom) apply(p *publication, timestamp int64) {
+	r.count++
+	r.seen = timestamp
+	m := &p.message
+	p.number, m.Timestamp, m.ChannelSerial = r.count, timestamp, r.serial(timestamp)
+	for i := range m.Messages {
+		item := &m.Messages[i]
+		item.Timestamp, item.Serial = timestamp, messageSerial(m.ChannelSerial, i)
+		item.Version = &ably.Version{Serial: item.Serial, Timestamp: timestamp}
+	}
+	p.size = ablyEntryBytes
+	for i := range m.Messages {
+		p.size += ablyMessageSize(&m.Messages[i]) + ablyEntryBytes
+	}
+}
+
+// keep remembers a publication that apply has placed.
+func (r *ablyRoom) keep(p *publication) {
+	r.kept.push(p)
+	for i := range p.message.Messages {
+		r.ids[p.message.Messages[i].ID] = p
+	}
+}
+
+// forgetOldest drops the oldest publication that is kept: whoever has seen nothing newer has lost the continuity.
+func (r *ablyRoom) forgetOldest() {
+	p := r.kept.pop()
+	r.lost = p.number
+	for i := range p.message.Messages {
+		if id := p.message.Messages[i].ID; r.ids[id] == p {
+			delete(r.ids, id)
+		}
+	}
+}
+
+// ablyMessageSize is a message's size as Ably counts it: name, client id, data and extras.
+func ablyMessageSize(m *ably.Message) int {
+	return len(m.Name.V) + len(m.ClientID) + len(m.Data.Bytes) + len(m.Extras)
+}
+
+// publications is a queue, oldest first.
+type publications struct {
+	list []*publication
+	head int // list[:head] are gone
+}
+
+func (q *publications) len() int            { return len(q.list) - q.head }
+func (q *publications) all() []*publication { return q.list[q.head:] }
+func (q *publications) push(p *publication) { q.list = append(q.list, p) }
+func (q *publications) first() *publication { return q.list[q.head] }
+
+// pop takes the oldest. The queue must not be empty.
+func (q *publications) pop() *publication {
+	p := q.list[q.head]
+	q.list[q.head] = nil
+	if q.head++; q.head*2 >= len(q.list) {
+		q.list = slices.Delete(q.list, 0, q.head)
+		q.head = 0
+	}
+	return p
+}

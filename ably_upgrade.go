@@ -1,0 +1,114 @@
+package main
+
+import (
+	"cmp"
+	"crypto/sha1"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"letshare/ably"
+)
+
+// wantsAbly reports whether an upgrade is for the Ably protocol: its clients, and no other, send one of these.
+func wantsAbly(r *http.Request) bool {
+	query := r.URL.Query()
+	return query.Has("key") || query.Has("access_token") || query.Has("accessToken") || query.Has("v")
+}
+
+// serveAbly admits or refuses an upgrade of an Ably client whose form has been checked. A refusal is told inside the socket:
+// of an HTTP status a browser's page learns nothing, and its SDK would try again for ever.
+func (s *Server) serveAbly(w http.ResponseWriter, r *http.Request, rules *rules, address netip.Addr) {
+	query, format := r.URL.Query(), ably.JSON
+	if query.Get("format") == "msgpack" {
+		format = ably.Msgpack
+	}
+	refuse := func(action ably.Action, failure *ably.ErrorInfo) {
+		s.counters.refuse(reasonOfAbly(failure))
+		s.log.Warn("connection refused", "protocol", "ably", "code", failure.Code, "address", address.String(), "detail", failure.Message)
+		s.refuseInside(w, r, format, &ably.ProtocolMessage{Action: action, Error: failure})
+	}
+	identity, failure := s.identifyAbly(r, rules)
+	if failure != nil {
+		refuse(ably.ActionError, failure)
+		return
+	}
+	if refusal := s.conns.reserve(address); refusal != nil {
+		refuse(ably.ActionDisconnected, errAblyBusy)
+		return
+	}
+	c := s.newConn(rules, address, Identity{UserID: identity.clientID})
+	c.limits, c.member.dialect = rules.ably.conn, dialectAblyJSON+dialect(format)
+	a := &ablyConn{
+		conn: c, rules: rules.ably, format: format, channels: make(map[string]*ablyChannel),
+		echo: query.Get("echo") != "false", heartbeats: query.Get("heartbeats") != "false",
+	}
+	c.ably = a
+	a.become(identity)
+	if err := c.upgrade(w, r); err != nil {
+		s.conns.cancel(address)
+		s.log.Debug("handshake failed", "address", address.String(), "error", err.Error())
+		return
+	}
+	s.begin(a, cmp.Or(query.Get("resume"), query.Get("recover")))
+	s.start(c, rules)
+}
+
+// identifyAbly says who wants to connect, or why nobody does.
+func (s *Server) identifyAbly(r *http.Request, rules *rules) (ablyIdentity, *ably.ErrorInfo) {
+	if s.draining.Load() {
+		return ablyIdentity{}, errAblyStopping
+	}
+	if v, err := strconv.Atoi(r.URL.Query().Get("v")); err == nil && v < 2 {
+		return ablyIdentity{}, errAblyVersion
+	}
+	if failure := rules.ably.auth.checkOrigin(r, rules.auth); failure != nil {
+		return ablyIdentity{}, failure
+	}
+	return rules.ably.auth.identify(r, time.Now())
+}
+
+// begin gives an upgraded connection its session, an earlier one if key is good for that, and says CONNECTED: nothing may
+// precede it. Before the connection runs.
+func (s *Server) begin(a *ablyConn, key string) {
+	var lost *ably.ErrorInfo
+	if key != "" {
+		var refused bool
+		if a.session, lost, refused = s.sessions.resume(key, a.conn, a.identity); refused {
+			a.session = s.sessions.open(a.conn, a.identity)
+			a.fail(lost)
+			return
+		}
+	}
+	if a.session == nil {
+		a.session = s.sessions.open(a.conn, a.identity)
+	}
+	a.send(a.connected(lost))
+}
+
+// websocketGUID is RFC 6455's, section 1.3.
+const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+// refuseInside accepts the upgrade, says why there is no connection, and closes. It costs no connection's place.
+func (s *Server) refuseInside(w http.ResponseWriter, r *http.Request, format ably.Format, m *ably.ProtocolMessage) {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + websocketGUID))
+	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
+	answer = append(answer, ablyFrame(format, m)...)
+	answer = append(answer, closeFrame(1000, "")...)
+	socket, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.log.Debug("handshake failed", "error", err.Error())
+		return
+	}
+	defer s.listener.leave()
+	defer socket.Close()
+	socket.SetDeadline(time.Now().Add(protocolErrorLinger))
+	if _, err := socket.Write(answer); err == nil {
+		// A close with unread input would reset the connection, and could destroy the answer.
+		io.Copy(io.Discard, socket)
+	}
+}
