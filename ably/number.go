@@ -3,6 +3,7 @@ package ably
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"strconv"
 )
 
@@ -24,12 +25,25 @@ func wholeNumber(i int64) number {
 // parseNumber reads a number of JSON.
 func parseNumber(token []byte) number {
 	digits, negative := bytes.CutPrefix(token, []byte("-"))
-	if size, err := strconv.ParseUint(string(digits), 10, 64); err == nil &&
-		(!negative || size > 0 && size <= 1<<63) { // -0 is not 0 in JavaScript
+	size, ok := parseDigits(digits)
+	if ok && (!negative || size > 0 && size <= 1<<63) { // -0 is not 0 in JavaScript
 		return number{whole: true, negative: negative, size: size}
 	}
 	f, _ := strconv.ParseFloat(string(token), 64) // out of range it is infinite, as in JavaScript
 	return number{f: f}
+}
+
+// parseDigits reads a number that is nothing but digits and fits into 64 bits. strconv would make an error of others.
+func parseDigits(digits []byte) (size uint64, ok bool) {
+	for _, c := range digits {
+		high, low := bits.Mul64(size, 10)
+		sum, carry := bits.Add64(low, uint64(c-'0'), 0)
+		if c < '0' || c > '9' || high|carry != 0 {
+			return 0, false
+		}
+		size = sum
+	}
+	return size, len(digits) > 0
 }
 
 // int64 returns the number if it is whole and fits; 3.0 is whole.
