@@ -72,9 +72,13 @@ func (n number) appendJSON(dst []byte) []byte {
 	if math.IsNaN(n.f) || math.IsInf(n.f, 0) {
 		return append(dst, "null"...)
 	}
-	form := byte('f')
-	if size := math.Abs(n.f); size != 0 && (size < 1e-6 || size >= 1e21) {
-		form = 'e'
+	size := math.Abs(n.f)
+	if size == 0 || size >= 1e-6 && size < 1e21 {
+		return strconv.AppendFloat(dst, n.f, 'f', -1, 64)
 	}
-	return strconv.AppendFloat(dst, n.f, form, -1, 64)
+	dst = strconv.AppendFloat(dst, n.f, 'e', -1, 64)
+	if end := len(dst) - 4; string(dst[end:end+3]) == "e-0" { // JavaScript writes 1e-7, not 1e-07
+		dst = append(dst[:end+2], dst[end+3])
+	}
+	return dst
 }

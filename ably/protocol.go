@@ -138,7 +138,7 @@ func (m *ProtocolMessage) read(r *reader) {
 	for c := r.object(); r.next(&c); {
 		switch string(c.key) {
 		case "action":
-			acted = !acted || r.kind() != kindNull
+			acted = r.kind() != kindNull
 			m.Action = Action(r.intUpTo(math.MaxUint8))
 		case "flags":
 			m.Flags = uint64(r.intUpTo(math.MaxInt64))

@@ -143,7 +143,7 @@ func (w *writer) raw(value []byte) {
 		return
 	}
 	start := len(w.buf)
-	r := reader{format: JSON, rest: value}
+	r := newReader(JSON, value)
 	w.copy(&r, MaxDepth)
 	if r.end() != nil {
 		w.buf = w.buf[:start]
