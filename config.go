@@ -107,6 +107,7 @@ type WebSocketConfig struct {
 	PingIntervalSeconds      float64 `json:"ping_interval_seconds" nonzero:"true" reload:"reload" doc:"The time between the server's pings, in seconds; not 0."`
 	IdleTimeoutSeconds       float64 `json:"idle_timeout_seconds" nonzero:"true" reload:"reload" doc:"A connection that is silent for so many seconds is cut; more than ping_interval_seconds."`
 	PingsPerSecond           int     `json:"pings_per_second" nonzero:"true" reload:"reload" doc:"Pings a second from one client; not 0."`
+	AnnounceLeaveSeconds     float64 `json:"announce_leave_seconds" reload:"reload" doc:"So long after a LetShare user's last socket in a room died without a leave, the server says it for them; 0 means never."`
 	StrictIdentity           bool    `json:"strict_identity" reload:"reload" doc:"Refuses messages in another's name, and directed events of others (signal:<someone else>)."`
 }
 

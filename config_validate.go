@@ -279,11 +279,15 @@ func (v *validator) limits() {
 		default:
 			continue
 		}
+		zero := "no limit"
+		if k.name == "websocket.announce_leave_seconds" {
+			zero = "never"
+		}
 		switch {
 		case k.nonzero && !(n > 0 && n <= most):
 			v.fail(k.name, "must be more than 0 and at most %.0f; this one cannot be switched off", most)
 		case !(n >= 0 && n <= most):
-			v.fail(k.name, "must be from 0 to %.0f; 0 means no limit", most)
+			v.fail(k.name, "must be from 0 to %.0f; 0 means %s", most, zero)
 		}
 	}
 	ws := v.c.WebSocket
