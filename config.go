@@ -140,12 +140,12 @@ type AblyConfig struct {
 	Keys                     []AblyKey       `json:"keys" secret:"true" reload:"reload" doc:"The API keys of Ably clients, see below. Local mode has a development key when none is given."`
 	Namespaces               []AblyNamespace `json:"namespaces" reload:"reload" doc:"What is special about channels whose name begins with such an id and a colon, see below."`
 	AllowedOrigins           []string        `json:"allowed_origins" reload:"reload" doc:"The origins of web pages that may use the Ably protocol, written as in cors.allowed_origins; empty admits every page: the key decides, not the page."`
-	MaxMessageBytes          int             `json:"max_message_bytes" nonzero:"true" reload:"reload" doc:"The largest publish, in bytes; not 0."`
-	MessagesPerSecond        int             `json:"messages_per_second" reload:"reload" doc:"Messages a second from one connection, on average."`
-	MaxChannelsPerConnection int             `json:"max_channels_per_connection" reload:"reload" doc:"Channels that one connection may be attached to."`
-	MaxAttachmentsPerChannel int             `json:"max_attachments_per_channel" reload:"reload" doc:"Connections that may be attached to one channel."`
-	MaxPresenceMembers       int             `json:"max_presence_members" reload:"reload" doc:"Members of one channel's presence set."`
-	ConnectionStateSeconds   float64         `json:"connection_state_seconds" nonzero:"true" reload:"reload" doc:"How long a lost connection can be resumed, in seconds; not 0."`
+	MaxMessageBytes          int             `json:"max_message_bytes" reload:"reload" doc:"The largest publish, in bytes; not 0."`
+	MessagesPerSecond        int             `json:"messages_per_second" reload:"reload" doc:"Messages a second from one connection, on average; 0 means no limit."`
+	MaxChannelsPerConnection int             `json:"max_channels_per_connection" reload:"reload" doc:"Channels that one connection may be attached to; 0 means no limit."`
+	MaxAttachmentsPerChannel int             `json:"max_attachments_per_channel" reload:"reload" doc:"Connections that may be attached to one channel; 0 means no limit."`
+	MaxPresenceMembers       int             `json:"max_presence_members" reload:"reload" doc:"Members of one channel's presence set; 0 means no limit."`
+	ConnectionStateSeconds   float64         `json:"connection_state_seconds" reload:"reload" doc:"How long a lost connection can be resumed, in seconds; not 0."`
 	HistorySeconds           float64         `json:"history_seconds" reload:"reload" doc:"How long messages are kept for history, rewind and resume, in seconds; 0 keeps none."`
 	PersistedSeconds         float64         `json:"persisted_seconds" reload:"reload" doc:"The same on channels of a persisted namespace."`
 	Journal                  string          `json:"journal" reload:"restart" doc:"The directory in which messages of persisted namespaces outlive the server; empty keeps them in memory alone."`
@@ -387,7 +387,10 @@ func show(value any, secret bool) string {
 	case []AblyKey:
 		return showKeys(v)
 	case []AblyNamespace:
-		text, _ := json.Marshal(v) // of strings and switches: no error
+		text, err := json.Marshal(v)
+		if err != nil || len(v) == 0 { // no namespace makes an error
+			return "[]"
+		}
 		return string(text)
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)

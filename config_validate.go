@@ -28,10 +28,11 @@ func (c *Config) Validate() error {
 	v.secrets()
 	v.lifetimes()
 	v.tokens()
-	v.origins()
+	v.originList("cors.allowed_origins", v.c.CORS.AllowedOrigins)
 	v.logs()
 	v.limits()
 	v.relay()
+	v.ably()
 	return joinProblems(v.problems)
 }
 
@@ -237,13 +238,13 @@ func (v *validator) tokens() {
 	}
 }
 
-// origins checks each origin as the server will compare it.
-func (v *validator) origins() {
-	for i, s := range v.c.CORS.AllowedOrigins {
+// originList checks each origin of a key as the server will compare it.
+func (v *validator) originList(name string, origins []string) {
+	for i, s := range origins {
 		if strings.Contains(s, "@") {
-			v.failAt("cors.allowed_origins", i, "must not hold a user name or password; write scheme://host[:port]")
+			v.failAt(name, i, "must not hold a user name or password; write scheme://host[:port]")
 		} else if _, err := parseOriginPattern(s); err != nil {
-			v.failAt("cors.allowed_origins", i, "%s", strings.TrimPrefix(err.Error(), strconv.Quote(s)+": "))
+			v.failAt(name, i, "%s", strings.TrimPrefix(err.Error(), strconv.Quote(s)+": "))
 		}
 	}
 }

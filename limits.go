@@ -360,6 +360,8 @@ const (
 	defaultAblyHistory         = 120 * time.Second
 	// defaultAblyPersisted is how long Ably's free plan keeps messages of persisted namespaces.
 	defaultAblyPersisted = 24 * time.Hour
+	// minAblyConnectionState (seconds): a client needs some time to come back.
+	minAblyConnectionState = 0.1
 	// maxAblyPersistedSeconds is a year, after which nobody looks for a message in memory.
 	maxAblyPersistedSeconds = 365 * 24 * 60 * 60
 	// maxAblyKeys and maxAblyNamespaces: tens are used; each is looked through at load.
