@@ -26,18 +26,22 @@ func (s *Server) serveAbly(w http.ResponseWriter, r *http.Request, rules *rules,
 	if query.Get("format") == "msgpack" {
 		format = ably.Msgpack
 	}
-	refuse := func(action ably.Action, failure *ably.ErrorInfo) {
+	refuse := func(failure *ably.ErrorInfo) {
+		action := ably.ActionError
+		if failure.StatusCode == http.StatusServiceUnavailable {
+			action = ably.ActionDisconnected // an ERROR would be for good
+		}
 		s.counters.refuse(reasonOfAbly(failure))
 		s.log.Warn("connection refused", "protocol", "ably", "code", failure.Code, "address", address.String(), "detail", failure.Message)
 		s.refuseInside(w, r, format, &ably.ProtocolMessage{Action: action, Error: failure})
 	}
 	identity, failure := s.identifyAbly(r, rules)
 	if failure != nil {
-		refuse(ably.ActionError, failure)
+		refuse(failure)
 		return
 	}
 	if refusal := s.conns.reserve(address); refusal != nil {
-		refuse(ably.ActionDisconnected, errAblyBusy)
+		refuse(errAblyBusy)
 		return
 	}
 	c := s.newConn(rules, address, Identity{UserID: identity.clientID})

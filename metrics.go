@@ -152,6 +152,8 @@ type figures struct {
 	perSecond float64
 	buffered  int64
 	relay     *relayCounters
+	ably      *ablyAccount
+	waiting   int // Ably sessions
 	memory    runtime.MemStats
 	drops     map[string]uint64
 	refusals  map[string]uint64
@@ -165,6 +167,8 @@ func (s *Server) figures() *figures {
 		perSecond: s.rate.perSecond(),
 		buffered:  s.budget.total.Load(),
 		relay:     &s.relayed,
+		ably:      s.account,
+		waiting:   s.sessions.waitingNow(),
 		memory:    s.memory.read(),
 		drops:     make(map[string]uint64),
 		refusals:  make(map[string]uint64),
@@ -228,6 +232,12 @@ func (f *figures) json() map[string]any {
 			"bytes":               f.relay.bytes.Load(),
 			"reserved_bytes":      f.relay.reserved.Load(),
 		},
+		"ably": map[string]any{
+			"channels":         f.ably.channels.Load(),
+			"attachments":      f.ably.attachments.Load(),
+			"waiting_sessions": f.waiting,
+			"kept_bytes":       f.ably.held.Load(),
+		},
 		"drops":    f.drops,
 		"refusals": f.refusals,
 		"closes":   f.closes,
@@ -260,6 +270,10 @@ func (f *figures) prometheus() string {
 	metric("relay_completed_total", "counter", "File transfers completed.", f.relay.completed.Load())
 	metric("relay_bytes_total", "counter", "Bytes of files taken from senders.", f.relay.bytes.Load())
 	metric("relay_reserved_bytes", "gauge", "Bytes that the transfers under way may hold at most.", f.relay.reserved.Load())
+	metric("ably_channels", "gauge", "Rooms that Ably clients use or have used of late.", f.ably.channels.Load())
+	metric("ably_attachments", "gauge", "Attachments of Ably clients to channels now.", f.ably.attachments.Load())
+	metric("ably_waiting_sessions", "gauge", "Ably connections that were lost and may be resumed.", f.waiting)
+	metric("ably_kept_bytes", "gauge", "Bytes of messages kept for Ably clients.", f.ably.held.Load())
 	metric("heap_alloc_bytes", "gauge", "Bytes of live and not yet collected heap objects.", f.memory.HeapAlloc)
 	metric("stack_bytes", "gauge", "Bytes of goroutine stacks.", f.memory.StackInuse)
 	metric("goroutines", "gauge", "Goroutines now.", runtime.NumGoroutine())
