@@ -263,9 +263,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/debug/check":
 		s.serveConsistency(w, r)
 	default:
-		if site := s.rules.Load().site; site != nil && !reserved(r.URL.Path) {
+		switch site := s.rules.Load().site; {
+		case strings.HasPrefix(r.URL.Path, "/keys/"):
+			s.serveAblyToken(w, r)
+		case site != nil && !reserved(r.URL.Path):
 			site.serve(w, r)
-		} else {
+		default:
 			answerRefusal(w, refuseNotFound)
 		}
 	}
