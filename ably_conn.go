@@ -259,6 +259,11 @@ func (a *ablyConn) authorize(token string) {
 		failure = errAblyOtherClient
 	}
 	if failure != nil {
+		// These two codes would make the SDK ask its own server for another such token, again and again, and authorize()
+		// would never settle.
+		if failure.Code == 40143 || failure.Code == 40144 {
+			failure = ablyUnauthorized(40101, failure.Message)
+		}
 		a.fail(failure)
 		return
 	}
@@ -400,7 +405,7 @@ func reasonOfAbly(failure *ably.ErrorInfo) Reason {
 		return RoomNotAllowed
 	case 40300:
 		return OriginNotAllowed
-	case 42911:
+	case 42910, 42911:
 		return RateLimited
 	case 80003:
 		return Draining

@@ -69,10 +69,12 @@ story('an auth URL may answer with a token request, in JSON', async (stage) => {
 });
 
 tale('letshare token -ably mints a JWT that the SDK can use', async (stage) => {
-  const { stdout } = await promisify(execFile)(binary, ['token', '-ably', '-help', '-config', config]).catch((error) => ({ stdout: error.stderr + error.stdout }));
-  assert.match(stdout, /-ably/);
-  const minted = await promisify(execFile)(binary, ['token', '-ably', '-config', config]);
-  await works(await stage.arrive({ token: minted.stdout.trim() }), stage.room);
+  const mint = async (...flags) => (await promisify(execFile)(binary, ['token', '-ably', '-key', 'app.all', ...flags, '-config', config])).stdout.trim();
+  await works(await stage.arrive({ token: await mint() }), stage.room);
+  const anna = await stage.arrive({ token: await mint('-client-id', 'anna', '-capability', '{"mine":["subscribe","publish"]}', '-ttl', '1h') });
+  assert.equal(anna.auth.clientId, 'anna');
+  await works(anna, 'mine');
+  await refused(anna.channels.get(stage.room).attach(), 40160);
 });
 
 story('a token may do what was asked for and what its key may do, and no more', async (stage) => {
@@ -220,18 +222,17 @@ story('authorize() with a narrower token: channels out of reach fail with 40160,
 });
 
 story('authorize() with a bad token, or as somebody else, ends the connection', async (stage) => {
-  for (const [bad, ...codes] of [['nonsense', 40101, 40144, 40140, 40143], [jwt({ key: `${keys.all}x` }), 40101, 40144, 40143]]) {
+  for (const bad of ['nonsense', jwt({ key: `${keys.all}x` })]) {
     let token = jwt();
     const client = await stage.arrive({ authCallback: (_, done) => done(null, token) });
     token = bad;
-    const error = await refused(client.auth.authorize(), ...codes, 40171, 80019);
-    assert.ok(error.message);
-    token = jwt();
+    await refused(client.auth.authorize(), 40101);
+    assert.equal(client.connection.state, 'failed');
   }
   let clientId = 'anna';
   const anna = await stage.arrive({ authCallback: (_, done) => done(null, jwt({ clientId })) });
   clientId = 'ben';
-  await refused(anna.auth.authorize(), 40102, 40012);
+  await refused(anna.auth.authorize(), 40102);
 });
 
 tale('on the wire: AUTH is answered with CONNECTED of the same id, or with an ERROR and the end', async (stage) => {

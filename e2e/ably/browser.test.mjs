@@ -4,7 +4,7 @@ import { after, before } from 'node:test';
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { keys } from './config.mjs';
-import { eventually, jwt, listen, mint, pages, place, server, story } from './kit.mjs';
+import { eventually, jwt, listen, mint, numbers, pages, place, server, story } from './kit.mjs';
 
 let browser;
 before(async () => {
@@ -174,13 +174,13 @@ story('in the browser: the line is cut, the page comes back, and has missed noth
   const id = await anna.does(() => client.connection.id);
   let n = 0;
   for (let cut = 0; cut < 5; cut++) {
-    for (let i = 0; i < 10; i++) await channel.publish('n', n++);
+    for (let i = 0; i < 10; i++) await channel.publish('n', String(n++));
     line.break();
-    for (let i = 0; i < 10; i++) await channel.publish('n', n++);
+    for (let i = 0; i < 10; i++) await channel.publish('n', String(n++));
     line.mend();
     await anna.has(n);
   }
-  assert.deepEqual((await anna.heard()).map((m) => m.data), Array.from({ length: n }, (_, i) => i));
+  assert.deepEqual((await anna.heard()).map((m) => m.data), numbers(n));
   assert.equal(await anna.does(() => client.connection.id), id);
 });
 

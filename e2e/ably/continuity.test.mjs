@@ -2,7 +2,7 @@
 // kept it is said.
 
 import assert from 'node:assert/strict';
-import { changes, eventually, listen, pause, reaches, sdks, story, tale, unique } from './kit.mjs';
+import { changes, eventually, listen, numbers, pause, reaches, sdks, story, tale, unique } from './kit.mjs';
 import { action, flag } from './raw.mjs';
 
 // hasty makes a client come back at once, where the SDK alone would wait up to a second.
@@ -19,7 +19,7 @@ story('a broken line: the same connection comes back with a new key, and what wa
     const ear = await listen(ben.channels.get(room));
     const seen = changes(ben.channels.get(room));
     const { id, key } = ben.connection;
-    const says = (i) => anna.channels.get(room).publish('n', i);
+    const says = (i) => anna.channels.get(room).publish('n', String(i));
     for (let i = 0; i < 5; i++) await says(i);
     line.break();
     await reaches(ben.connection, 'disconnected');
@@ -31,7 +31,7 @@ story('a broken line: the same connection comes back with a new key, and what wa
     assert.equal(ben.connection.errorReason, null);
     for (let i = 15; i < 20; i++) await says(i);
     await ear.has(20);
-    assert.deepEqual(ear.data(), Array.from({ length: 20 }, (_, i) => i));
+    assert.deepEqual(ear.data(), numbers(20));
     for (const change of seen) assert.equal(change.resumed, true, `${change.previous} to ${change.current}`);
   }
 });
@@ -41,18 +41,18 @@ story('what was published into a broken line is published once, and its promise 
   const [anna, ben] = [hasty(await stage.arrive({ at: line.at })), await stage.arrive()];
   const ear = await listen(ben.channels.get(stage.room));
   const channel = anna.channels.get(stage.room);
-  await channel.publish('n', 0);
+  await channel.publish('n', '0');
   const sent = [];
   for (let i = 1; i <= 30; i++) {
-    sent.push(channel.publish('n', i));
+    sent.push(channel.publish('n', String(i)));
     if (i % 10 === 5) line.cut();
     await pause(i % 3);
   }
   for (const { serials } of await Promise.all(sent)) assert.equal(serials.length, 1);
   await ear.has(31);
-  await channel.publish('end', 31);
+  await channel.publish('end', '31');
   await ear.hears('end');
-  assert.deepEqual(ear.data(), Array.from({ length: 32 }, (_, i) => i));
+  assert.deepEqual(ear.data(), numbers(32));
 });
 
 tale('on the wire: a publish that is sent again after resuming is acknowledged again with the same serials, and heard once', async (stage) => {
@@ -161,7 +161,7 @@ story('a key that the server does not know: a new connection, said so with 80018
   const line = await stage.line();
   const [anna, ben] = [hasty(await stage.arrive({ at: line.at })), await stage.arrive()];
   const [own, ear] = [await listen(anna.channels.get(stage.room)), await listen(ben.channels.get(stage.room))];
-  for (let i = 0; i < 3; i++) await anna.channels.get(stage.room).publish('before', i);
+  for (let i = 0; i < 3; i++) await anna.channels.get(stage.room).publish('before', String(i));
   const { id } = anna.connection;
   line.break();
   await reaches(anna.connection, 'disconnected');
@@ -217,9 +217,9 @@ story('a client that is gone is recovered by another: same connection, nothing l
   const line = await stage.line();
   const [anna, old] = [await stage.arrive(), await stage.arrive({ at: line.at })];
   const ear = await listen(old.channels.get(stage.room));
-  const says = (i) => anna.channels.get(stage.room).publish('n', i);
+  const says = (i) => anna.channels.get(stage.room).publish('n', String(i));
   for (let i = 0; i < 5; i++) await says(i);
-  await old.channels.get(stage.room).publish('n', 5);
+  await old.channels.get(stage.room).publish('n', '5');
   await ear.has(6);
   const { id, key } = old.connection;
   const recover = old.connection.createRecoveryKey();
@@ -230,9 +230,9 @@ story('a client that is gone is recovered by another: same connection, nothing l
   assert.notEqual(young.connection.key, key);
   assert.equal(young.connection.errorReason, null);
   const heard = await listen(young.channels.get(stage.room));
-  await young.channels.get(stage.room).publish('n', 10);
+  await young.channels.get(stage.room).publish('n', '10');
   await heard.has(5);
-  assert.deepEqual([...ear.data(), ...heard.data()], Array.from({ length: 11 }, (_, i) => i));
+  assert.deepEqual([...ear.data(), ...heard.data()], numbers(11));
 });
 
 story('recovering what nobody knows: a new connection with 80018, and everything works', async (stage) => {
@@ -304,7 +304,7 @@ tale('one hundred cuts under load: every listener ends with exactly what was pub
   const sent = [];
   const load = (async () => {
     while (cutting) {
-      sent.push(channel.publish('n', published++));
+      sent.push(channel.publish('n', String(published++)));
       await pause(3);
     }
   })();
@@ -320,7 +320,7 @@ tale('one hundred cuts under load: every listener ends with exactly what was pub
   cutting = false;
   await load;
   for (const { serials } of await Promise.all(sent)) assert.equal(serials.length, 1);
-  const expected = Array.from({ length: published }, (_, i) => i);
+  const expected = numbers(published);
   assert.ok(published > 300, `a load, not ${published} messages`);
   for (const [i, ear] of ears.entries()) {
     await ear.has(published);

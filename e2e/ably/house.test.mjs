@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { eventually, figure, listen, refused, sdks, story, tale } from './kit.mjs';
+import { action } from './raw.mjs';
 
 story('both hear each other: a broadcast and a directed signal, as the app sends them, in both directions', async (stage) => {
   for (const useBinaryProtocol of [true, false]) {
@@ -116,11 +117,11 @@ story('a batch reaches members one by one, in order, each to whom it is for', as
 tale('numbers and order of keys survive from member to client and back, as far as the SDK itself keeps them', async (stage) => {
   const ming = await stage.join('ming');
   const raw = stage.raw();
-  await raw.until(4);
+  await raw.until(action.CONNECTED);
   await raw.attach(stage.room);
   const text = '{"z":1e400,"a":12345678901234567890,"from":"ming", "m":[ 1.50 ]}';
   ming.socket.send(`{"type":"publish","channel":"${stage.room}","event":"signal:all","data":${text}}`);
-  const frame = await raw.until(15);
+  const frame = await raw.until(action.MESSAGE);
   assert.equal(frame.messages[0].encoding, 'json');
   assert.equal(frame.messages[0].data, text, 'byte for byte');
   const bytes = new Promise((resolve) => ming.socket.on('message', (m) => { if (String(m).includes('"type":"message"')) resolve(String(m)); }));

@@ -375,4 +375,7 @@ export async function eventually(what, condition, limit = patience, seen = () =>
   throw new Error(`not within ${limit} ms: ${what} ${seen()}`);
 }
 
+// numbers are "0" to n - 1: the SDK sends strings, objects and bytes, but no bare numbers.
+export const numbers = (n) => Array.from({ length: n }, (_, i) => String(i));
+
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

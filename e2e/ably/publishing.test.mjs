@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { keys } from './config.mjs';
-import { listen, refused, sdks, story, tale, unique } from './kit.mjs';
+import { listen, numbers, refused, sdks, story, tale, unique } from './kit.mjs';
 import { action } from './raw.mjs';
 
 // Each pair of codecs, publisher first: Node's default is msgpack.
@@ -66,12 +66,12 @@ tale('a thousand messages of three publishers: each one\'s order is kept, and al
   const publishers = await Promise.all([0, 1, 2].map((i) => stage.arrive({ sdk: sdks[i % 2], useBinaryProtocol: i < 2 })));
   const ears = await Promise.all([0, 1, 2, 3].map(async (i) => listen((await stage.arrive({ sdk: sdks[i % 2], useBinaryProtocol: i < 2 })).channels.get(stage.room))));
   const sent = [];
-  for (let i = 0; i < 1000; i++) sent.push(publishers[i % 3].channels.get(stage.room).publish(`p${i % 3}`, i));
+  for (let i = 0; i < 1000; i++) sent.push(publishers[i % 3].channels.get(stage.room).publish(`p${i % 3}`, String(i)));
   await Promise.all(sent);
   for (const ear of ears) await ear.has(1000);
   for (const who of [0, 1, 2]) {
     const own = ears[0].messages.filter((m) => m.name === `p${who}`).map((m) => m.data);
-    assert.deepEqual(own, Array.from({ length: 1000 }, (_, i) => i).filter((i) => i % 3 === who));
+    assert.deepEqual(own, numbers(1000).filter((i) => i % 3 === who));
   }
   for (const ear of ears) assert.deepEqual(ear.data(), ears[0].data());
 });
@@ -80,7 +80,7 @@ story('promises of many publishes over many channels settle in order, each with 
   const anna = await stage.arrive();
   const order = [];
   const all = Array.from({ length: 300 }, async (_, i) => {
-    const { serials } = await anna.channels.get(`${stage.room}-${i % 20}`).publish('n', i);
+    const { serials } = await anna.channels.get(`${stage.room}-${i % 20}`).publish('n', String(i));
     order.push(i);
     return serials[0];
   });
@@ -93,9 +93,9 @@ story('who publishes hears himself, unless echo is off; others hear him either w
   const loud = await stage.arrive();
   const quiet = await stage.arrive({ echoMessages: false });
   const [a, b] = [await listen(loud.channels.get(stage.room)), await listen(quiet.channels.get(stage.room))];
-  await loud.channels.get(stage.room).publish('from loud', 1);
-  await quiet.channels.get(stage.room).publish('from quiet', 2);
-  await loud.channels.get(stage.room).publish('end', 3);
+  await loud.channels.get(stage.room).publish('from loud', '1');
+  await quiet.channels.get(stage.room).publish('from quiet', '2');
+  await loud.channels.get(stage.room).publish('end', '3');
   await Promise.all([a.hears('end'), b.hears('end')]);
   assert.deepEqual(a.names(), ['from loud', 'from quiet', 'end']);
   assert.deepEqual(b.names(), ['from loud', 'end']);
@@ -130,10 +130,10 @@ story('a message with an id that was used before is acknowledged with the same s
   const [anna, ben] = [await stage.arrive(), await stage.arrive()];
   const ear = await listen(ben.channels.get(stage.room));
   const channel = anna.channels.get(stage.room);
-  const first = await channel.publish({ id: 'mine', name: 'once', data: 1 });
-  const second = await channel.publish({ id: 'mine', name: 'once', data: 1 });
+  const first = await channel.publish({ id: 'mine', name: 'once', data: '1' });
+  const second = await channel.publish({ id: 'mine', name: 'once', data: '1' });
   assert.deepEqual(second.serials, first.serials);
-  const elsewhere = await ben.channels.get(stage.room).publish({ id: 'mine', name: 'once', data: 1 });
+  const elsewhere = await ben.channels.get(stage.room).publish({ id: 'mine', name: 'once', data: '1' });
   assert.deepEqual(elsewhere.serials, first.serials, 'whoever repeats it');
   const batch = [{ id: 'many:0', name: 'a' }, { id: 'many:1', name: 'b' }];
   const third = await channel.publish(batch);
