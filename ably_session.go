@@ -171,3 +171,17 @@ func (s *ablySessions) sign(text string) string {
 	mac.Write([]byte(text))
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
+
+// publisher returns the id of the session that a connection key is of, and whose it is: who knows the key may publish as it.
+func (s *ablySessions) publisher(key string) (id string, identity ablyIdentity, ok bool) {
+	if id, ok = s.check(key); !ok {
+		return "", ablyIdentity{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session := s.byID[id]
+	if session == nil {
+		return "", ablyIdentity{}, false
+	}
+	return id, session.identity, true
+}

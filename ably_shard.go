@@ -18,18 +18,20 @@ const (
 	ablyDetach               // the client wants to leave, or its connection has ended
 	ablyPublish              // one publication
 	ablyGrant                // the capability has changed: the attachment has other modes
+	ablyLook                 // a REST request, or the journal, looks at a room
 )
 
 // ablyCall is the Ably side of an operation (op.ably), which is always asked: the caller fills in what it wants, the shard
 // what came of it, and the caller reads that after the answer. Between the two it belongs to the shard.
 type ablyCall struct {
 	kind       ablyCallKind
-	attachment *attachment  // ablyAttach; ablyDetach and ablyGrant name it by member and name
-	name       string       // of the channel, as the client writes it
-	granted    uint64       // ablyGrant
-	attach     attachWishes // ablyAttach
-	quiet      bool         // ablyDetach: nobody is there to be told
-	message    *publication // ablyPublish
+	attachment *attachment         // ablyAttach; ablyDetach and ablyGrant name it by member and name
+	name       string              // of the channel, as the client writes it
+	granted    uint64              // ablyGrant
+	attach     attachWishes        // ablyAttach
+	quiet      bool                // ablyDetach: nobody is there to be told
+	message    *publication        // ablyPublish
+	look       func(*shard, *Room) // ablyLook; the room is nil if there is none
 
 	failure *ably.ErrorInfo // out; nil: done
 	done    *publication    // out, ablyPublish: what holds the messages, an earlier one if they had been published before
@@ -68,6 +70,11 @@ type ablyShard struct {
 func (s *shard) handleAbly(o *op) {
 	call := o.ably
 	room := s.rooms[o.room]
+	if call.kind == ablyLook {
+		call.look(s, room)
+		o.reply <- nil
+		return
+	}
 	if room == nil && (call.kind == ablyAttach || call.kind == ablyPublish) {
 		room = newRoom(o.room)
 		s.rooms[o.room] = room

@@ -134,7 +134,7 @@ func (s *Server) compare(sum *shardReport, known map[*Outbox]bool, charged int64
 			passing = append(passing, fmt.Sprintf("%s: %d, want %d", what, got, want))
 		}
 	}
-	differ("buffered bytes in the account, and in all outboxes and kept for Ably", s.budget.total.Load(), charged+s.account.held.Load()+s.sessions.held())
+	differ("buffered bytes in the account, and in all outboxes and kept for Ably", s.budget.total.Load(), charged+s.account.held.Load()+s.sessions.held()+s.bodies.Load())
 	differ("bytes kept for Ably's clients in the account and by rooms", s.account.held.Load(), sum.kept)
 	differ("channels counted and there", s.account.channels.Load(), sum.channels)
 	differ("attachments counted and there", s.account.attachments.Load(), sum.attachments)

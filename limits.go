@@ -426,3 +426,17 @@ const (
 	// ablyKeptShare is the part of websocket.max_buffered_bytes that messages kept for Ably's clients may take.
 	ablyKeptShare = 2
 )
+
+// Ably's REST interface and history (ably_rest.go, ably_history.go).
+const (
+	// defaultAblyPage and maxAblyPage are how many items a page has. Ably's figures.
+	defaultAblyPage = 100
+	maxAblyPage     = 1000
+	// maxAblyPageBytes is what a page has of content at most: one with the largest messages is shorter than it was asked for,
+	// and links to the rest.
+	maxAblyPageBytes = 1 << 20
+	// maxAblyBatchChannels is how many channels a batch names. Ably's figure.
+	maxAblyBatchChannels = 100
+	// ablyBodyStep is how a body grows that does not say how long it is: most fit at once.
+	ablyBodyStep = 2 << 10
+)

@@ -55,7 +55,9 @@ type Server struct {
 	memory     memoryGauge
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 	checks     checkTable
-	nonces     ablyNonces // of token requests
+	nonces     ablyNonces   // of token requests
+	asking     checkTable   // what each address asks of Ably's REST interface
+	bodies     atomic.Int64 // bytes of the bodies of such requests, which are in the budget
 }
 
 // NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.
@@ -264,8 +266,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveConsistency(w, r)
 	default:
 		switch site := s.rules.Load().site; {
-		case strings.HasPrefix(r.URL.Path, "/keys/"):
-			s.serveAblyToken(w, r)
+		case ablyAddress(r.URL.Path) || r.Header.Get("X-Ably-Version") != "":
+			s.serveAblyREST(w, r)
 		case site != nil && !reserved(r.URL.Path):
 			site.serve(w, r)
 		default:

@@ -38,10 +38,10 @@ func openSite(folder string) (*site, error) {
 func reserved(urlPath string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(urlPath, "/"), "/")
 	switch first {
-	case "ws", "health", "metrics", "api", "debug", "channels", "time", "keys", "stats", "messages", "presence":
+	case "ws", "health", "metrics", "api", "debug":
 		return true
 	}
-	return false
+	return ablyAddress(urlPath)
 }
 
 // serve answers with a file, or, when somebody navigates to a path that is none, with the app's page: it knows its own paths.
