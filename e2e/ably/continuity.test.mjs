@@ -32,7 +32,7 @@ story('a broken line: the same connection comes back with a new key, and what wa
     for (let i = 15; i < 20; i++) await says(i);
     await ear.has(20);
     assert.deepEqual(ear.data(), numbers(20));
-    for (const change of seen) assert.equal(change.resumed, true, `${change.previous} to ${change.current}`);
+    for (const { current, resumed } of seen) assert.ok(current === 'attaching' || resumed, current);
   }
 });
 
@@ -111,13 +111,13 @@ tale('on the wire: a serial that is unknown or damaged attaches afresh and says 
   const { channelSerial } = await ben.attach(stage.room);
   anna.publish(stage.room, { data: 'before' });
   await anna.until(action.ACK);
-  for (const serial of ['nonsense', `${channelSerial}x`, channelSerial.slice(1), '0', '9'.repeat(5000)]) {
+  for (const serial of ['nonsense', `${channelSerial}x`, channelSerial.slice(0, -1), '0', '9'.repeat(5000)]) {
     const carl = stage.raw();
     await carl.want(action.CONNECTED);
     carl.send({ action: action.ATTACH, channel: stage.room, channelSerial: serial });
     const attached = await carl.want(action.ATTACHED);
     assert.equal(attached.flags & flag.RESUMED, 0, serial.slice(0, 30));
-    assert.ok([90003, 80012, 90005].includes(attached.error?.code), JSON.stringify(attached));
+    assert.equal(attached.error?.code, 80012, JSON.stringify(attached));
     assert.ok(attached.channelSerial.length > 0);
     anna.publish(stage.room, { data: 'after' });
     assert.equal((await carl.want(action.MESSAGE)).messages[0].data, 'after');
@@ -163,9 +163,9 @@ story('a key that the server does not know: a new connection, said so with 80018
   const [own, ear] = [await listen(anna.channels.get(stage.room)), await listen(ben.channels.get(stage.room))];
   for (let i = 0; i < 3; i++) await anna.channels.get(stage.room).publish('before', String(i));
   const { id } = anna.connection;
+  anna.connection.connectionManager.connectionKey = 'nobody-knows-this-key';
   line.break();
   await reaches(anna.connection, 'disconnected');
-  anna.connection.connectionManager.connectionKey = 'nobody-knows-this-key';
   const pending = anna.channels.get(stage.room).publish('pending', '');
   const back = new Promise((resolve) => anna.connection.once('connected', resolve));
   line.mend();

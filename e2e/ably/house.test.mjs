@@ -155,7 +155,7 @@ tale('what Ably attachments to one channel are bounded by is their own limit', a
   const house = await stage.house({ ably: { max_attachments_per_channel: 3 } });
   const clients = await Promise.all([0, 1, 2, 3].map(() => stage.arrive({ at: house.at })));
   for (const client of clients.slice(0, 3)) await client.channels.get(stage.room).attach();
-  const error = await refused(clients[3].channels.get(stage.room).attach(), 90021, 42920, 90010, 40010, 42910, 42922, 90020);
+  const error = await refused(clients[3].channels.get(stage.room).attach(), 90000);
   assert.ok(error.message);
   assert.equal(clients[3].connection.state, 'connected');
   await clients[3].channels.get(`${stage.room}x`).attach();
