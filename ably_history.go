@@ -113,8 +113,8 @@ type ablyPage struct {
 }
 
 // page collects the items of one page from what is kept, oldest first. items is how many a publication has of the kind that is
-// asked for. Shard.
-func (h *ablyPast) page(r *ablyRoom, kept []*publication, items func(*publication) int) (page ablyPage, problem *ably.ErrorInfo) {
+// asked for, lost the number of the newest that is gone. Shard.
+func (h *ablyPast) page(r *ablyRoom, kept []*publication, lost uint64, items func(*publication) int) (page ablyPage, problem *ably.ErrorInfo) {
 	page.newest = r.count
 	low, high := h.times(kept)
 	after := func(number uint64) int {
@@ -132,7 +132,7 @@ func (h *ablyPast) page(r *ablyRoom, kept []*publication, items func(*publicatio
 		switch page.newest = c.newest; {
 		case !r.knows(c.series, c.number):
 			return page, errAblyCursor
-		case h.forwards && c.number < r.lost:
+		case h.forwards && c.number < lost:
 			return page, errAblyExpiredSerial // some that were to follow are gone
 		case h.forwards:
 			low, high = max(low, after(c.number-1)), min(high, after(c.newest))
@@ -206,7 +206,7 @@ func (r *ablyRoom) knows(series string, number uint64) bool {
 // history answers GET /channels/C/messages.
 func (q *ablyRequest) history(label string) {
 	past, page, problem := q.past(label, func(h *ablyPast, r *ablyRoom) (ablyPage, *ably.ErrorInfo) {
-		return h.page(r, r.kept.all(), func(p *publication) int { return len(p.message.Messages) })
+		return h.page(r, r.kept.all(), r.lost, func(p *publication) int { return len(p.message.Messages) })
 	})
 	if problem != nil {
 		q.fail(problem)

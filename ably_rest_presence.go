@@ -119,7 +119,11 @@ func (q *ablyRequest) presenceBatch(string) {
 // presenceHistory answers GET /channels/C/presence/history.
 func (q *ablyRequest) presenceHistory(label string) {
 	past, page, problem := q.past(label, func(h *ablyPast, r *ablyRoom) (ablyPage, *ably.ErrorInfo) {
-		return h.page(r, r.presence.past(), func(p *publication) int { return len(p.message.Presence) })
+		events, lost := r.presence.past(), r.count
+		if len(events) > 0 {
+			lost = events[0].number - 1 // as far as anybody knows
+		}
+		return h.page(r, events, lost, func(p *publication) int { return len(p.message.Presence) })
 	})
 	if problem != nil {
 		q.fail(problem)

@@ -21,7 +21,11 @@ type ablyRoom struct {
 	kept     publications  // oldest first
 	lost     uint64        // number of the newest publication that is not kept any more; 0: none is lost
 	ids      map[string]*publication
-	seen     int64 // ms when it was last of use; once nobody is attached it outlives this by the connection state's time
+	size     int               // bytes of what is kept
+	said     string            // channelSerial of the latest publication of messages
+	former   map[string]uint64 // series of earlier processes, and up to which number their serials are good: see ablyJournal
+	presence *presenceSet      // who is present; nil until the first member
+	seen     int64             // ms when it was last of use; once nobody is attached it outlives this by the connection state's time
 }
 
 // attachment is one Ably client's presence on a channel, by one socket.
@@ -32,10 +36,13 @@ type attachment struct {
 	connectionID string
 	echo         bool // wants its own messages back
 
-	granted uint64 // modes (ably.Mode…); shard
+	// Shard.
+	granted uint64        // modes (ably.Mode…)
+	sync    *presenceSync // how far it has been told who is present; nil: all of it
 }
 
-// publication is one accepted publish: one message or several that share a serial and travel in one frame. Once it has been
+// publication is one accepted publish: one message or several that share a serial and travel in one frame; or several presence
+// events that do. Once it has been
 // applied nothing in it changes but frames.
 type publication struct {
 	number  uint64               // its place in the room's series
@@ -64,6 +71,7 @@ func (r *ablyRoom) detach(m *Member, name string, now time.Time) bool {
 	for i, a := range r.attached {
 		if a.member == m && a.name == name {
 			r.attached = slices.Delete(r.attached, i, i+1)
+			r.presence.forgetSync(a)
 			r.seen = now.UnixMilli()
 			return true
 		}
@@ -73,7 +81,7 @@ func (r *ablyRoom) detach(m *Member, name string, now time.Time) bool {
 
 // idle reports whether nobody needs the state any more.
 func (r *ablyRoom) idle(now time.Time, patience time.Duration) bool {
-	return len(r.attached) == 0 && r.kept.len() == 0 && now.UnixMilli()-r.seen >= patience.Milliseconds()
+	return len(r.attached) == 0 && r.kept.len() == 0 && r.presence.idle() && now.UnixMilli()-r.seen >= patience.Milliseconds()
 }
 
 // serial is the channelSerial of the latest event: opaque to clients, ordered as text, and never of two events.
@@ -108,11 +116,13 @@ func (r *ablyRoom) numberOf(serial string) (number uint64, ok bool) {
 	serial, _, _ = strings.Cut(serial, ":")
 	times, series, found := strings.Cut(serial, "@")
 	_, text, dashed := strings.Cut(times, "-")
-	if !found || !dashed || series != r.series {
-		return 0, false
+	count := r.count
+	if series != r.series {
+		count = r.former[series]
 	}
 	number, err := strconv.ParseUint(text, 10, 64)
-	return number, err == nil && number <= r.count
+	_, known := r.former[series]
+	return number, found && dashed && (known || series == r.series) && err == nil && number <= count
 }
 
 // after returns what was published after a serial, oldest first. An error: the continuity is lost, and why.
@@ -160,23 +170,83 @@ func (r *ablyRoom) apply(p *publication, timestamp int64) {
 		item.Timestamp, item.Serial = timestamp, messageSerial(m.ChannelSerial, i)
 		item.Version = &ably.Version{Serial: item.Serial, Timestamp: timestamp}
 	}
-	p.size = ablyEntryBytes
-	for i := range m.Messages {
-		p.size += ablyMessageSize(&m.Messages[i]) + ablyEntryBytes
+	p.size = p.cost()
+}
+
+// cost is how many bytes keeping the publication costs.
+func (p *publication) cost() int {
+	n := ablyEntryBytes
+	for i := range p.message.Messages {
+		n += ablyMessageSize(&p.message.Messages[i]) + ablyEntryBytes
 	}
+	for i := range p.message.Presence {
+		n += presenceCost(&p.message.Presence[i])
+	}
+	return n
 }
 
 // keep remembers a publication that apply has placed.
 func (r *ablyRoom) keep(p *publication) {
+	r.size += p.size
+	if p.isPresence() {
+		r.presence.events.push(p)
+		return
+	}
 	r.kept.push(p)
 	for i := range p.message.Messages {
 		r.ids[p.message.Messages[i].ID] = p
 	}
 }
 
-// forgetOldest drops the oldest publication that is kept: whoever has seen nothing newer has lost the continuity.
+// isPresence reports whether the publication is of presence events.
+func (p *publication) isPresence() bool { return p.message.Action == ably.ActionPresence }
+
+// lose notes that a publication is not kept any more. Of presence events nobody is cut off: whoever attaches is told anew who
+// is present.
+func (r *ablyRoom) lose(p *publication) {
+	if !p.isPresence() {
+		r.lost = p.number
+	}
+}
+
+// forgetThrough drops a publication that is kept, and everything older of its kind.
+func (r *ablyRoom) forgetThrough(p *publication) {
+	if p.isPresence() {
+		for events := &r.presence.events; events.len() > 0 && events.first().number <= p.number; {
+			r.size -= events.pop().size
+		}
+		return
+	}
+	for r.kept.len() > 0 && r.kept.first().number <= p.number {
+		r.forgetOldest()
+	}
+}
+
+// keeps reports whether a publication is kept.
+func (r *ablyRoom) keeps(p *publication) bool {
+	queue := &r.kept
+	if p.isPresence() {
+		queue = &r.presence.events
+	}
+	return queue.len() > 0 && p.number >= queue.first().number
+}
+
+// oldest is the oldest publication that is kept, nil if there is none.
+func (r *ablyRoom) oldest() *publication {
+	var oldest *publication
+	if r.kept.len() > 0 {
+		oldest = r.kept.first()
+	}
+	if past := r.presence.past(); len(past) > 0 && (oldest == nil || past[0].number < oldest.number) {
+		oldest = past[0]
+	}
+	return oldest
+}
+
+// forgetOldest drops the oldest publication of messages that is kept: whoever has seen nothing newer has lost the continuity.
 func (r *ablyRoom) forgetOldest() {
 	p := r.kept.pop()
+	r.size -= p.size
 	r.lost = p.number
 	for i := range p.message.Messages {
 		if id := p.message.Messages[i].ID; r.ids[id] == p {
@@ -210,4 +280,10 @@ func (q *publications) pop() *publication {
 		q.head = 0
 	}
 	return p
+}
+
+// keepOnly removes those that are not wanted any more.
+func (q *publications) keepOnly(wanted func(*publication) bool) {
+	q.list = slices.DeleteFunc(slices.Delete(q.list, 0, q.head), func(p *publication) bool { return !wanted(p) })
+	q.head = 0
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -14,11 +15,15 @@ type ablyCallKind uint8
 
 // The calls.
 const (
-	ablyAttach  ablyCallKind = iota
-	ablyDetach               // the client wants to leave, or its connection has ended
-	ablyPublish              // one publication
-	ablyGrant                // the capability has changed: the attachment has other modes
-	ablyLook                 // a REST request, or the journal, looks at a room
+	ablyAttach   ablyCallKind = iota
+	ablyDetach                // the client wants to leave, or its connection has ended
+	ablyPublish               // one publication
+	ablyGrant                 // the capability has changed: the attachment has other modes
+	ablyPresence              // one presence message
+	ablySync                  // the client wants to be told again who is present
+	ablyReturn                // the connection has another socket
+	ablyDepart                // the connection's socket has ended, or it may not be present any more
+	ablyLook                  // a REST request, or the journal, looks at a room
 )
 
 // ablyCall is the Ably side of an operation (op.ably), which is always asked: the caller fills in what it wants, the shard
@@ -33,7 +38,16 @@ type ablyCall struct {
 	message    *publication        // ablyPublish
 	look       func(*shard, *Room) // ablyLook; the room is nil if there is none
 
+	// The connection that is, or was, present: ablyPresence, ablyReturn, ablyDepart, and ablyDetach with its connectionId alone,
+	// "" to leave presence as it is.
+	connectionID string
+	generation   uint64                 // of its socket
+	serial       ably.Opt[int64]        // ablyPresence: msgSerial
+	presence     []ably.PresenceMessage // ablyPresence
+	remain       time.Duration          // ablyDepart: for how long its members stay
+
 	failure *ably.ErrorInfo // out; nil: done
+	stale   bool            // out, ablyPresence: the connection has a newer socket; ablyReturn: or it is not known here any more
 	done    *publication    // out, ablyPublish: what holds the messages, an earlier one if they had been published before
 }
 
@@ -51,6 +65,7 @@ type ablyAccount struct {
 	held        atomic.Int64 // bytes of messages that are kept
 	channels    atomic.Int64 // rooms with Ably state
 	attachments atomic.Int64
+	members     atomic.Int64 // of all presence sets
 }
 
 // add changes how many bytes are kept.
@@ -64,6 +79,7 @@ type ablyShard struct {
 	rooms     map[string]*Room // those with Ably state; nil until the first
 	kept      publications     // of all rooms, oldest first
 	persisted publications     // the same for persisted namespaces, which are kept for longer
+	gone      int64            // bytes of those among them that their rooms have dropped, at the most
 }
 
 // handleAbly carries out a call and answers.
@@ -75,7 +91,7 @@ func (s *shard) handleAbly(o *op) {
 		o.reply <- nil
 		return
 	}
-	if room == nil && (call.kind == ablyAttach || call.kind == ablyPublish) {
+	if room == nil && (call.kind == ablyAttach || call.kind == ablyPublish || call.kind == ablyPresence) {
 		room = newRoom(o.room)
 		s.rooms[o.room] = room
 	}
@@ -90,7 +106,11 @@ func (s *shard) handleAbly(o *op) {
 
 func (s *shard) carryOutAbly(room *Room, m *Member, call *ablyCall) {
 	if room.ably == nil {
-		if call.kind == ablyDetach || call.kind == ablyGrant {
+		switch call.kind {
+		case ablyReturn:
+			call.stale = true
+			return
+		case ablyDetach, ablyGrant, ablySync, ablyDepart:
 			return
 		}
 		s.openAbly(room)
@@ -104,8 +124,18 @@ func (s *shard) carryOutAbly(room *Room, m *Member, call *ablyCall) {
 		call.done = s.publishAbly(room, call.message)
 	case ablyGrant:
 		if a := room.ably.find(m, call.name); a != nil {
-			a.granted = call.granted
+			s.grantAbly(room.ably, a, call.granted)
 		}
+	case ablyPresence:
+		call.failure = s.enterAbly(room, m, call)
+	case ablySync:
+		if a := room.ably.find(m, call.name); a != nil {
+			s.syncAbly(room.ably, a)
+		}
+	case ablyReturn:
+		s.returnAbly(room, m, call)
+	case ablyDepart:
+		s.departAbly(room, call)
 	}
 }
 
@@ -121,7 +151,7 @@ func (s *shard) openAbly(room *Room) {
 	s.account.add(ablyEntryBytes)
 }
 
-// attachAbly lets a client in. ATTACHED, what it has missed and then everything new stand in its outbox in this order: nothing
+// attachAbly lets a client in. ATTACHED, what it has missed, who is present and then everything new stand in its outbox in this order: nothing
 // of the channel may precede ATTACHED, and nothing may be missing behind it.
 func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 	a, state := call.attachment, room.ably
@@ -152,6 +182,11 @@ func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 			answer.Flags |= ably.FlagHasBacklog
 		}
 	}
+	attached := cmp.Or(before, a)
+	present := state.presence.seesAnybody(attached)
+	if present {
+		answer.Flags |= ably.FlagHasPresence
+	}
 	s.put(a.member, ablyFrame(a.format(), &answer))
 	for _, frame := range backlog {
 		s.put(a.member, frame)
@@ -160,6 +195,9 @@ func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 	if before == nil {
 		state.attached = append(state.attached, a)
 		s.account.attachments.Add(1)
+	}
+	if state.presence.forgetSync(attached); present {
+		s.syncAbly(state, attached)
 	}
 	return nil
 }
@@ -189,6 +227,7 @@ func (s *shard) detachAbly(room *Room, m *Member, call *ablyCall) {
 	if room.ably.detach(m, call.name, s.now) {
 		s.account.attachments.Add(-1)
 	}
+	s.detachedAbly(room, m, call.connectionID)
 	if !call.quiet {
 		s.put(m, ablyFrame(m.dialect.format(), &ably.ProtocolMessage{Action: ably.ActionDetached, Channel: ably.Some(call.name)}))
 	}
@@ -217,8 +256,13 @@ func (s *shard) crossToAbly(room *Room, m *Message) {
 func (s *shard) place(room *Room, p *publication) {
 	p.state = room.ably
 	p.message.Channel = ably.Some(room.name)
+	before := room.ably.said
 	room.ably.apply(p, room.last)
+	room.ably.said = p.message.ChannelSerial
 	s.keepAbly(p)
+	if s.journal != nil && s.ably != nil && s.ably.namespace(room.name).Persisted {
+		s.journal.record(p, before)
+	}
 	for _, a := range room.ably.attached {
 		if a.wants(p) {
 			s.tally.deliveries++
@@ -228,25 +272,53 @@ func (s *shard) place(room *Room, p *publication) {
 	p.frames = [2][]byte{} // those who need it later are few
 }
 
-// keepAbly keeps a publication for those who are cut off, as long as there is memory for it; the oldest go first.
+// keepAbly keeps a publication for those who are cut off, as long as there is memory for it; the oldest go first, of its channel
+// and then of all.
 func (s *shard) keepAbly(p *publication) {
 	queue, ttl := &s.channels.kept, s.historyOf(p.state.name)
 	if ttl <= 0 {
-		p.state.lost = p.number
+		p.state.lose(p)
 		return
 	}
 	if ttl == s.ably.persisted {
 		queue = &s.channels.persisted
 	}
+	s.thinOut(p.state, p.size)
 	for s.account.held.Load()+int64(p.size) > s.account.limit {
 		if !s.forgetSomething() {
-			p.state.lost = p.number
+			p.state.lose(p)
 			return
 		}
 	}
 	s.account.add(p.size)
 	queue.push(p)
 	p.state.keep(p)
+}
+
+// thinOut drops what is oldest of a channel until n bytes more are within what one channel may keep.
+func (s *shard) thinOut(state *ablyRoom, n int) {
+	for int64(state.size+n) > s.account.limit/ablyChannelShare {
+		p := state.oldest()
+		if p == nil {
+			return
+		}
+		state.forgetThrough(p)
+		s.channels.gone += int64(p.size)
+	}
+	// The shard's own queues still hold it. To look through them is worth while only now and then.
+	if s.channels.gone <= s.account.limit/ablyChannelShare {
+		return
+	}
+	s.channels.gone = 0
+	for _, queue := range []*publications{&s.channels.kept, &s.channels.persisted} {
+		queue.keepOnly(func(p *publication) bool {
+			kept := p.state.keeps(p)
+			if !kept {
+				s.account.add(-p.size)
+			}
+			return kept
+		})
+	}
 }
 
 // historyOf is how long messages of a channel are kept.
@@ -275,9 +347,7 @@ func (s *shard) forgetSomething() bool {
 // the room's messages are kept; then everything older goes with it.
 func (s *shard) forget(queue *publications) {
 	p := queue.pop()
-	for kept := &p.state.kept; kept.len() > 0 && kept.first().number <= p.number; {
-		p.state.forgetOldest()
-	}
+	p.state.forgetThrough(p)
 	s.account.add(-p.size)
 }
 
@@ -291,6 +361,7 @@ func (s *shard) ablyTick() {
 	s.forgetUntil(&s.channels.kept, s.now.Add(-history).UnixMilli())
 	s.forgetUntil(&s.channels.persisted, s.now.Add(-persisted).UnixMilli())
 	for name, room := range s.channels.rooms {
+		s.presenceTick(room)
 		if !room.ably.idle(s.now, patience) {
 			continue
 		}
@@ -313,6 +384,9 @@ func (s *shard) forgetUntil(queue *publications, oldest int64) {
 
 // wants reports whether the attachment is to have the publication.
 func (a *attachment) wants(p *publication) bool {
+	if p.isPresence() {
+		return a.sees(p.message.ConnectionID)
+	}
 	return a.granted&ably.ModeSubscribe != 0 && (a.echo || a.connectionID != p.message.ConnectionID)
 }
 
@@ -380,6 +454,9 @@ func (r *ablyRoom) check(report *shardReport, room *Room) {
 	}
 	if len(r.ids) > ids {
 		wrong("%d ids are remembered of %d messages", len(r.ids), ids)
+	}
+	if r.presence != nil {
+		r.presence.check(report, r)
 	}
 	for i, a := range r.attached {
 		report.attached[a.member]++

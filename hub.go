@@ -70,6 +70,7 @@ type hubRules struct {
 	relayed  *relayCounters // what the relay counts
 	ably     *ablyRules     // nil: the Ably protocol is off
 	account  *ablyAccount   // of what is kept for Ably's clients
+	journal  *ablyJournal   // of persisted namespaces; nil: none
 	announce time.Duration  // after which a room hears of a user who died; 0: never
 	lowered  bool           // rooms may be over their limits, which were higher once
 	stopping bool           // the server stops: no transfer begins

@@ -322,6 +322,22 @@ const (
 	checkMemory = time.Minute
 )
 
+// GET /api/turn-credentials.
+const (
+	// defaultTurnSeconds is a day, as the draft behind coturn's use-auth-secret recommends: a page that stays open needs no others.
+	defaultTurnSeconds = 24 * 60 * 60
+	// maxTurnSeconds is a week: whoever gets hold of credentials can use them until they end, and nothing takes them back.
+	maxTurnSeconds = 7 * 24 * 60 * 60
+	// turnPerSecond and turnBurst bound the credentials of one client address: a page asks once before a call, and a
+	// household or an office shares an address.
+	turnPerSecond = 1
+	turnBurst     = 30
+	// turnRetryAfter is what whoever asks too often is told to wait, in seconds.
+	turnRetryAfter = "5"
+	// maxTurnURLs bounds the list that goes to every page; browsers grow slow beyond a handful.
+	maxTurnURLs = 16
+)
+
 // letshare doctor.
 const (
 	// doctorIdle outlives the 60 s after which most proxies cut a silent connection.
@@ -439,4 +455,45 @@ const (
 	maxAblyBatchChannels = 100
 	// ablyBodyStep is how a body grows that does not say how long it is: most fit at once.
 	ablyBodyStep = 2 << 10
+)
+
+// Presence on Ably's channels (ably_presence.go).
+const (
+	// presenceGrace is how long members stay whose connection was lost, and presenceMaxGrace what a client may ask for at most,
+	// or ably.connection_state_seconds if that is more: nobody comes back later. Ably's figure is 15 s.
+	presenceGrace    = 15 * time.Second
+	presenceMaxGrace = 60 * time.Second
+	// presencePageMembers and presencePageBytes are how many members one frame tells of: reading such a frame blocks no page.
+	presencePageMembers = 100
+	presencePageBytes   = 64 << 10
+	// maxPresenceRecent is how many messages of one connection and channel are known again when they are sent again: the SDK
+	// sends again what was not acknowledged, and has rarely more than a few such. 512 bytes.
+	maxPresenceRecent = 64
+	// maxPresenceLeft is how many members that have left are remembered, so that a reconnect that crosses with the leave does
+	// not bring them back.
+	maxPresenceLeft = 16
+	// syncIDBytes are characters that tell one sync from the next.
+	syncIDBytes = 8
+)
+
+// The journal (ably_journal.go).
+const (
+	// ablyJournalSync is how often what was written is brought to the disk: what a power failure takes at most.
+	ablyJournalSync = time.Second
+	// ablyJournalQueue and ablyJournalQueueBytes bound what waits to be written: a disk may stand still for a moment.
+	ablyJournalQueue      = 4096
+	ablyJournalQueueBytes = 8 << 20
+	// ablyJournalWrite is how much is written at once, about.
+	ablyJournalWrite = 256 << 10
+	// ablySegmentBytes is how long a segment grows. A whole one is removed at a time.
+	ablySegmentBytes = 4 << 20
+	// ablyJournalShare is how many times as much as is kept in memory the journal may hold on disk: its records are wordier.
+	ablyJournalShare = 2
+	// ablyJournalAge is the part of ably.persisted_seconds after which a segment is not written any more, so that what is too
+	// old does not stay for long.
+	ablyJournalAge = 8
+	// maxAblyFormer is through how many restarts the serials of a room stay good.
+	maxAblyFormer = 16
+	// ablyChannelShare is the part of what may be kept in all that one channel may keep.
+	ablyChannelShare = 4
 )

@@ -164,6 +164,7 @@ func (s *Server) hubRules(r *rules, stopping bool) *hubRules {
 		codecs:   [dialectCount]codec{letshareCodec},
 		ably:     r.ably,
 		account:  s.account,
+		journal:  s.journal,
 		refused:  s.counters.refuse,
 		relayed:  &s.relayed,
 		announce: seconds(r.cfg.WebSocket.AnnounceLeaveSeconds),

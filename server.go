@@ -32,6 +32,7 @@ type Server struct {
 	budget    *Budget
 	account   *ablyAccount
 	sessions  *ablySessions
+	journal   *ablyJournal // nil: none
 	listener  *gate
 	inherited bool // the listener is another process's too, which keeps it
 	notify    *notifier
@@ -110,6 +111,12 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		Protocols:         new(http.Protocols),
 	}
 	s.http.Protocols.SetHTTP1(true)
+	if folder := cfg.Ably.Journal; folder != "" && cfg.Ably.Enabled {
+		keep := func() time.Duration { return seconds(s.rules.Load().cfg.Ably.PersistedSeconds) }
+		if s.journal, err = openAblyJournal(folder, ablyJournalShare*s.account.limit, keep, log); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -163,6 +170,10 @@ func (s *Server) URL() string {
 func (s *Server) Run(ctx context.Context) error {
 	s.hub = newHub(2*runtime.GOMAXPROCS(0), s.hubRules(s.rules.Load(), false))
 	defer s.hub.close()
+	if s.journal != nil {
+		s.recall()
+		defer s.endJournal()
+	}
 	var helpers sync.WaitGroup
 	helpersCtx, stopHelpers := context.WithCancel(context.Background())
 	defer func() { stopHelpers(); helpers.Wait() }()
