@@ -16,13 +16,16 @@ type ablyConn struct {
 	conn       *conn
 	session    *ablySession
 	format     ably.Format
-	echo       bool // it wants its own messages back
-	heartbeats bool // it does not see WebSocket pings: it wants HEARTBEAT messages
+	echo       bool          // it wants its own messages back
+	heartbeats bool          // it does not see WebSocket pings: it wants HEARTBEAT messages
+	generation uint64        // of the session's sockets; set by begin
+	remain     time.Duration // for how long its members stay when its socket is lost
 
 	// Read goroutine.
 	rules    *ablyRules
 	identity ablyIdentity
 	channels map[string]*ablyChannel // attached, by the name as the client writes it
+	present  map[string]bool         // rooms where the connection has, or had, members; nil until the first
 	inflow   bucket                  // messages
 	garbled  int                     // messages in a row that could not be read
 	closing  bool                    // the client has said CLOSE: it does not come back
@@ -62,7 +65,11 @@ func (a *ablyConn) take(p []byte) {
 		a.detach(&m)
 	case ably.ActionMessage:
 		a.publish(&m)
-	case ably.ActionPresence, ably.ActionAnnotation, ably.ActionObject:
+	case ably.ActionPresence:
+		a.enter(&m)
+	case ably.ActionSync:
+		a.resync(&m)
+	case ably.ActionAnnotation, ably.ActionObject:
 		a.nack(&m, errAblyUnsupported)
 	case ably.ActionAuth:
 		a.authorize(m.AccessToken)
@@ -143,10 +150,11 @@ func (a *ablyConn) grant(room string, asked uint64) uint64 {
 // detach detaches from a channel. One that it is not attached to is left all the same.
 func (a *ablyConn) detach(m *ably.ProtocolMessage) {
 	label := m.Channel.V
-	if channel := a.channels[label]; channel != nil {
+	if name, ok := parseChannelName(label); ok && (a.channels[label] != nil || a.present[name.room]) {
 		delete(a.channels, label)
-		a.call = ablyCall{kind: ablyDetach, name: label}
-		a.ask(channel.room)
+		a.call = ablyCall{kind: ablyDetach, name: label, connectionID: a.session.id}
+		a.ask(name.room)
+		a.noteDetached(name.room)
 		return
 	}
 	a.send(&ably.ProtocolMessage{Action: ably.ActionDetached, Channel: ably.Some(label)})
@@ -154,7 +162,7 @@ func (a *ablyConn) detach(m *ably.ProtocolMessage) {
 
 // publish publishes messages, and acknowledges or refuses them: never both, never neither.
 func (a *ablyConn) publish(m *ably.ProtocolMessage) {
-	name, failure := a.mayPublish(m)
+	name, failure := a.may(m, len(m.Messages), ablyOpPublish, ably.ModePublish)
 	if failure == nil {
 		failure = a.rules.complete(m.Messages, a.identity.clientID, a.session.id+":"+strconv.FormatInt(m.MsgSerial.V, 10))
 	}
@@ -173,24 +181,29 @@ func (a *ablyConn) publish(m *ably.ProtocolMessage) {
 		}
 		a.call = ablyCall{} // keeps no message alive
 	}
+	a.ack(m, serials)
+}
+
+// ack acknowledges a message that has a number.
+func (a *ablyConn) ack(m *ably.ProtocolMessage, serials []string) {
 	if m.MsgSerial.OK {
 		a.send(&ably.ProtocolMessage{Action: ably.ActionAck, MsgSerial: m.MsgSerial, Count: 1, Results: []ably.PublishResult{{Serials: serials}}})
 	}
 }
 
-// mayPublish says whether the client may publish on the channel now.
-func (a *ablyConn) mayPublish(m *ably.ProtocolMessage) (channelName, *ably.ErrorInfo) {
+// may says whether the client may now send so many items on a channel that need an operation, and a mode where it is attached.
+func (a *ablyConn) may(m *ably.ProtocolMessage, items int, op ablyOp, mode uint64) (channelName, *ably.ErrorInfo) {
 	name, ok := parseChannelName(m.Channel.V)
 	if !ok {
 		return name, errAblyBadName
 	}
-	if !a.inflow.take(a.rules.messages, float64(max(1, len(m.Messages))), a.conn.wire.clock()) {
+	if !a.inflow.take(a.rules.messages, float64(max(1, items)), a.conn.wire.clock()) {
 		return name, errAblyRate
 	}
-	if !a.identity.capability.allows(name.room, ablyOpPublish) {
+	if !a.identity.capability.allows(name.room, op) {
 		return name, errAblyNotAllowed
 	}
-	if channel := a.channels[m.Channel.V]; channel != nil && channel.granted&ably.ModePublish == 0 {
+	if channel := a.channels[m.Channel.V]; channel != nil && channel.granted&mode == 0 {
 		return name, errAblyMode
 	}
 	return name, nil
@@ -272,6 +285,7 @@ func (a *ablyConn) authorize(token string) {
 	for label, channel := range a.channels {
 		a.regrant(label, channel)
 	}
+	a.forbidPresence()
 	a.send(a.connected(nil))
 }
 
@@ -289,8 +303,9 @@ func (a *ablyConn) regrant(label string, channel *ablyChannel) {
 	case granted == channel.granted:
 	case granted == 0:
 		delete(a.channels, label)
-		a.call = ablyCall{kind: ablyDetach, name: label, quiet: true}
+		a.call = ablyCall{kind: ablyDetach, name: label, quiet: true, connectionID: a.session.id}
 		a.ask(channel.room)
+		a.noteDetached(channel.room)
 		a.failChannel(label, errAblyNotAllowed)
 	default:
 		channel.granted = granted
@@ -340,6 +355,7 @@ func (a *ablyConn) fail(failure *ably.ErrorInfo) {
 
 // leave takes the client out of its channels, and lets its session wait for another socket unless it has closed it.
 func (a *ablyConn) leave() {
+	a.departAll()
 	for label, channel := range a.channels {
 		a.call = ablyCall{kind: ablyDetach, name: label, quiet: true}
 		a.ask(channel.room)
@@ -409,7 +425,7 @@ func reasonOfAbly(failure *ably.ErrorInfo) Reason {
 		return RateLimited
 	case 80003:
 		return Draining
-	case 90000:
+	case 90000, 91003:
 		return RoomFull
 	case 90010:
 		return TooManyRooms

@@ -24,6 +24,7 @@ type ablyRules struct {
 	strict          bool // LetShare members may rely on "from"
 	namespaces      map[string]AblyNamespace
 	full            *ably.ErrorInfo // says maxAttachments
+	crowded         *ably.ErrorInfo // says maxMembers
 	tooMany         *ably.ErrorInfo // says maxChannels
 	tooLarge        *ably.ErrorInfo // says maxMessage
 }
@@ -49,6 +50,8 @@ func newAblyRules(cfg *Config) (*ablyRules, error) {
 		namespaces:      make(map[string]AblyNamespace),
 		full: &ably.ErrorInfo{Code: 90000, StatusCode: 400,
 			Message: fmt.Sprintf("the channel is full: at most %d connections may be attached", a.MaxAttachmentsPerChannel)},
+		crowded: &ably.ErrorInfo{Code: 91003, StatusCode: 400,
+			Message: fmt.Sprintf("the presence set is full: it has %d members at most", a.MaxPresenceMembers)},
 		tooMany: &ably.ErrorInfo{Code: 90010, StatusCode: 400,
 			Message: fmt.Sprintf("too many channels: a connection may be attached to %d at most", a.MaxChannelsPerConnection)},
 		tooLarge: &ably.ErrorInfo{Code: 40009, StatusCode: 400,
@@ -103,6 +106,7 @@ var (
 	errAblyMode          = &ably.ErrorInfo{Code: 40165, StatusCode: 401, Message: "the channel was attached without this mode"}
 	errAblyClientID      = &ably.ErrorInfo{Code: 40012, StatusCode: 400, Message: "the clientId is not the connection's"}
 	errAblyRate          = &ably.ErrorInfo{Code: 42911, StatusCode: 429, Message: "too many messages a second from this connection"}
+	errAblyNoMemory      = &ably.ErrorInfo{Code: 91003, StatusCode: 503, Message: "the server has no memory left for more members"}
 	errAblyUnsupported   = &ably.ErrorInfo{Code: 40020, StatusCode: 400, Message: "this server does not do that"}
 	errAblyMalformed     = &ably.ErrorInfo{Code: 40000, StatusCode: 400, Message: "too many messages that cannot be read"}
 	errAblyBadKey        = &ably.ErrorInfo{Code: 80018, StatusCode: 400, Message: "the connection cannot be resumed: its key is not known here"}
@@ -126,6 +130,9 @@ func ablyFrame(format ably.Format, m *ably.ProtocolMessage) []byte {
 	size := header + ablyEntryBytes
 	for i := range m.Messages {
 		size += ablyEntryBytes + ablyMessageSize(&m.Messages[i])
+	}
+	for i := range m.Presence {
+		size += presenceCost(&m.Presence[i])
 	}
 	frame := m.Append(make([]byte, header, size), format)
 	size = len(frame) - header

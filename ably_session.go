@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,11 +22,13 @@ type ablySession struct {
 	id string // the connectionId, which everybody may know; immutable
 
 	// Guarded by ablySessions.mu.
-	identity   ablyIdentity  // whose it is
-	conn       *conn         // its socket; nil while it waits for another
-	generation uint64        // counts its sockets
-	since      time.Duration // when it began to wait, by the server's clock
-	waiting    *list.Element // its place among those that wait
+	identity   ablyIdentity    // whose it is
+	conn       *conn           // its socket; nil while it waits for another
+	generation uint64          // counts its sockets
+	since      time.Duration   // when it began to wait, by the server's clock
+	waiting    *list.Element   // its place among those that wait
+	weight     int64           // bytes in the account while it waits
+	present    map[string]bool // channels where it has, or had, members; nil until the first
 }
 
 // ablySessions are all sessions there are. Their mutex is touched when clients come and go, and by nothing else.
@@ -36,6 +40,7 @@ type ablySessions struct {
 	mu      sync.Mutex
 	byID    map[string]*ablySession
 	waiting list.List // of *ablySession, the longest first
+	weight  int64     // bytes that they take
 }
 
 func newAblySessions(budget *Budget) *ablySessions {
@@ -95,7 +100,11 @@ func (s *ablySessions) leave(session *ablySession, c *conn, now time.Duration, c
 	}
 	session.since = now
 	session.waiting = s.waiting.PushBack(session)
-	s.budget.total.Add(ablySessionBytes)
+	session.weight = ablySessionBytes
+	for room := range session.present {
+		session.weight += int64(len(room)) + ablyEntryBytes/2
+	}
+	s.weigh(session.weight)
 	if s.waiting.Len() > maxWaitingSessions {
 		s.drop(s.waiting.Front().Value.(*ablySession))
 	}
@@ -106,7 +115,7 @@ func (s *ablySessions) wake(session *ablySession) {
 	if session.waiting != nil {
 		s.waiting.Remove(session.waiting)
 		session.waiting = nil
-		s.budget.total.Add(-ablySessionBytes)
+		s.weigh(-session.weight)
 	}
 }
 
@@ -137,7 +146,53 @@ func (s *ablySessions) adopt(session *ablySession, identity ablyIdentity) {
 }
 
 // held is how many bytes of the account the waiting sessions take.
-func (s *ablySessions) held() int64 { return int64(s.waitingNow()) * ablySessionBytes }
+func (s *ablySessions) held() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.weight
+}
+
+// weigh changes how many bytes the waiting sessions take. Called with mu held.
+func (s *ablySessions) weigh(n int64) {
+	s.weight += n
+	s.budget.total.Add(n)
+}
+
+// joined returns what a session's new socket must know: its generation, and the channels where the session has, or had, members.
+// Nothing: the session has a newer socket already.
+func (s *ablySessions) joined(session *ablySession, c *conn) (generation uint64, present []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if session.conn != c {
+		return 0, nil
+	}
+	return session.generation, slices.Collect(maps.Keys(session.present))
+}
+
+// present notes that a session has members on a channel, or has none any more, and reports whether c is still its socket: if
+// it is not, nothing is noted.
+func (s *ablySessions) present(session *ablySession, c *conn, channel string, here bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case session.conn != c:
+		return false
+	case !here:
+		delete(session.present, channel)
+	case session.present == nil:
+		session.present = map[string]bool{channel: true}
+	default:
+		session.present[channel] = true
+	}
+	return true
+}
+
+// holds reports whether c is still the session's socket.
+func (s *ablySessions) holds(session *ablySession, c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return session.conn == c
+}
 
 // waitingNow is how many sessions wait for a socket.
 func (s *ablySessions) waitingNow() int {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"crypto/sha1"
-	"encoding/base64"
 	"io"
 	"net/http"
 	"net/netip"
@@ -50,6 +48,7 @@ func (s *Server) serveAbly(w http.ResponseWriter, r *http.Request, rules *rules,
 		conn: c, rules: rules.ably, format: format, channels: make(map[string]*ablyChannel),
 		echo: query.Get("echo") != "false", heartbeats: query.Get("heartbeats") != "false",
 	}
+	a.remain = remainPresent(query.Get("remainPresentFor"), rules.ably)
 	c.ably = a
 	a.become(identity)
 	if err := c.upgrade(w, r); err != nil {
@@ -90,18 +89,15 @@ func (s *Server) begin(a *ablyConn, key string) {
 	if a.session == nil {
 		a.session = s.sessions.open(a.conn, a.identity)
 	}
+	var present []string
+	a.generation, present = s.sessions.joined(a.session, a.conn)
 	a.send(a.connected(lost))
+	a.comeBack(present)
 }
-
-// websocketGUID is RFC 6455's, section 1.3.
-const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 // refuseInside accepts the upgrade, says why there is no connection, and closes. It costs no connection's place.
 func (s *Server) refuseInside(w http.ResponseWriter, r *http.Request, format ably.Format, m *ably.ProtocolMessage) {
-	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + websocketGUID))
-	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
-		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
-	answer = append(answer, ablyFrame(format, m)...)
+	answer := append(acceptance(r), ablyFrame(format, m)...)
 	answer = append(answer, closeFrame(1000, "")...)
 	socket, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

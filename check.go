@@ -30,8 +30,10 @@ type shardReport struct {
 	reserved int64           // bytes reserved for them
 
 	attached    map[*Member]int // to how many channels each of Ably's clients is attached
+	entered     map[*Member]int // on how many channels each has, or had, members
 	channels    int64           // rooms with Ably state
 	attachments int64
+	members     int64 // of presence sets
 	kept        int64 // bytes kept for Ably's clients
 }
 
@@ -96,7 +98,7 @@ func (s *Server) look() (certain, passing []string, err error) {
 	s.conns.each(note)
 
 	var sum shardReport
-	sum.present, sum.sending, sum.attached = make(map[*Member]int), make(map[*Member]int), make(map[*Member]int)
+	sum.present, sum.sending, sum.attached, sum.entered = make(map[*Member]int), make(map[*Member]int), make(map[*Member]int), make(map[*Member]int)
 	for _, r := range reports {
 		sum.findings = append(sum.findings, r.findings...)
 		sum.rooms += r.rooms
@@ -111,8 +113,12 @@ func (s *Server) look() (certain, passing []string, err error) {
 		for m, n := range r.attached {
 			sum.attached[m] += n
 		}
+		for m, n := range r.entered {
+			sum.entered[m] += n
+		}
 		sum.channels += r.channels
 		sum.attachments += r.attachments
+		sum.members += r.members
 		sum.kept += r.kept
 	}
 	var charged int64
@@ -138,6 +144,7 @@ func (s *Server) compare(sum *shardReport, known map[*Outbox]bool, charged int64
 	differ("bytes kept for Ably's clients in the account and by rooms", s.account.held.Load(), sum.kept)
 	differ("channels counted and there", s.account.channels.Load(), sum.channels)
 	differ("attachments counted and there", s.account.attachments.Load(), sum.attachments)
+	differ("members counted and present", s.account.members.Load(), sum.members)
 	differ("rooms counted and there", s.hub.totals().rooms, sum.rooms)
 	differ("transfers counted and under way", s.relayed.active.Load(), sum.active)
 	differ("bytes reserved in all and by transfers", s.relayed.reserved.Load(), sum.reserved)
@@ -161,6 +168,11 @@ func (s *Server) compare(sum *shardReport, known map[*Outbox]bool, charged int64
 	for m, channels := range sum.attached {
 		if !known[m.outbox] {
 			passing = append(passing, fmt.Sprintf("%q is attached to %d channels without a connection", m.identity, channels))
+		}
+	}
+	for m, channels := range sum.entered {
+		if !known[m.outbox] {
+			passing = append(passing, fmt.Sprintf("%q is present on %d channels without a connection", m.identity, channels))
 		}
 	}
 	s.conns.each(func(c *conn) {
@@ -192,7 +204,7 @@ func (h *Hub) check() (reports []*shardReport, err error) {
 
 // check looks at all that the shard owns.
 func (s *shard) check() *shardReport {
-	r := &shardReport{rooms: int64(len(s.rooms)), present: make(map[*Member]int), sending: make(map[*Member]int), attached: make(map[*Member]int)}
+	r := &shardReport{rooms: int64(len(s.rooms)), present: make(map[*Member]int), sending: make(map[*Member]int), attached: make(map[*Member]int), entered: make(map[*Member]int)}
 	for name, room := range s.rooms {
 		if room.name != name || room.ably == nil && !validRoomName(name) {
 			r.note("room %q is kept under the name %q", room.name, name)
