@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -173,34 +172,13 @@ func (s *Server) noteUpgrade(r *http.Request, address netip.Addr, refusal *Refus
 }
 
 // checkTable bounds how often each client address may ask for a check, and knows whose upgrades arrived without
-// their headers. It remembers two generations of at most maxCheckAddresses addresses: when the younger is full,
-// the older is forgotten. Any goroutine; the zero table is empty.
-type checkTable struct {
-	mu         sync.Mutex
-	young, old map[netip.Prefix]*checkEntry
-}
+// their headers. Any goroutine; the zero table is empty.
+type checkTable struct{ addressTable[checkEntry] }
 
-// checkEntry is what is known of one address. Guarded by checkTable.mu.
+// checkEntry is what is known of one address. Guarded by the table's mutex.
 type checkEntry struct {
 	asked   bucket
 	removed time.Duration // when an upgrade last arrived without its headers; 0: never
-}
-
-// entry returns what is known of an address. Called with mu held.
-func (t *checkTable) entry(address netip.Addr) *checkEntry {
-	key := addressKey(address)
-	if entry := t.young[key]; entry != nil {
-		return entry
-	}
-	entry := t.old[key]
-	if entry == nil {
-		entry = new(checkEntry)
-	}
-	if t.young == nil || len(t.young) >= maxCheckAddresses {
-		t.young, t.old = make(map[netip.Prefix]*checkEntry), t.young
-	}
-	t.young[key] = entry
-	return entry
 }
 
 // take reports whether the address may ask now, and counts it.

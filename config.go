@@ -34,6 +34,7 @@ type Config struct {
 	Metrics   MetricsConfig   `json:"metrics"`
 	WebSocket WebSocketConfig `json:"websocket"`
 	Relay     RelayConfig     `json:"relay"`
+	Turn      TurnConfig      `json:"turn"`
 	Ably      AblyConfig      `json:"ably"`
 
 	// file is the path given to LoadConfig, for messages; "" without one.
@@ -165,6 +166,13 @@ type AblyNamespace struct {
 	MutableMessages bool   `json:"mutableMessages"` // messages can be updated and deleted
 }
 
+// TurnConfig names the TURN servers for which /api/turn-credentials makes credentials. Without URLs it makes none.
+type TurnConfig struct {
+	URLs       []string `json:"urls" reload:"reload" doc:"The TURN servers that /api/turn-credentials names, like turn:turn.example.org:3478?transport=udp; none switches it off."`
+	Secret     string   `json:"secret" secret:"true" reload:"reload" doc:"The secret that those servers share with this one (static-auth-secret of coturn). In production at least 16 bytes."`
+	TTLSeconds int      `json:"ttl_seconds" reload:"reload" doc:"How long such credentials are good for new connections to the TURN server, in seconds; never longer than the token that they were given for."`
+}
+
 // defaultOrigins returns the origins that may connect when none are configured: the app's pages, and in local mode
 // its development servers.
 func defaultOrigins(mode string) []string {
@@ -209,6 +217,7 @@ func DefaultConfig() Config {
 			MessagesPerSecond:         defaultRelayMessages,
 			ProMaxFileBytes:           defaultRelayProFileBytes,
 		},
+		Turn: TurnConfig{TTLSeconds: defaultTurnSeconds},
 		Ably: AblyConfig{
 			MaxMessageBytes:          defaultAblyMessageBytes,
 			MessagesPerSecond:        defaultAblyMessagesPerSecond,

@@ -32,6 +32,7 @@ func (c *Config) Validate() error {
 	v.logs()
 	v.limits()
 	v.relay()
+	v.turn()
 	v.ably()
 	return joinProblems(v.problems)
 }

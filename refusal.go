@@ -42,6 +42,7 @@ const (
 	RateLimited
 	NotFound
 	MethodNotAllowed
+	TurnDisabled
 	reasonCount // number of reasons, not one of them
 )
 
@@ -74,6 +75,7 @@ var reasonSlugs = [reasonCount]string{
 	RateLimited:                   "rate_limited",
 	NotFound:                      "not_found",
 	MethodNotAllowed:              "method_not_allowed",
+	TurnDisabled:                  "turn_disabled",
 }
 
 // String returns the reason's slug.

@@ -56,6 +56,7 @@ type Server struct {
 	memory     memoryGauge
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 	checks     checkTable
+	turnAsks   askTable
 	nonces     ablyNonces   // of token requests
 	asking     checkTable   // what each address asks of Ably's REST interface
 	bodies     atomic.Int64 // bytes of the bodies of such requests, which are in the budget
@@ -273,6 +274,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveRead(w, r, s.serveMetrics)
 	case "/api/check":
 		s.serveCheck(w, r)
+	case "/api/turn-credentials":
+		s.serveRead(w, r, s.serveTurn)
 	case "/debug/check":
 		s.serveConsistency(w, r)
 	default:
