@@ -1,8 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,7 +68,6 @@ type conn struct {
 	key     uint32                // keyPrint or staticPrint of what its token was accepted by
 	strict  bool                  // from and signal:<x> must be the identity's own
 	pro     bool                  // may send larger files through the relay
-	library *websocket.Conn
 
 	wire   wire
 	outbox Outbox
@@ -76,7 +76,8 @@ type conn struct {
 	// Read goroutine.
 	limits   *connLimits
 	letshare letshare
-	ably     *ablyConn // nil: the connection speaks the LetShare protocol; immutable
+	ably     *ablyConn       // nil: the connection speaks the LetShare protocol; immutable
+	library  *websocket.Conn // nil until it is needed
 	pings    bucket
 	asked    chan *Refusal
 	lastWord []byte // the answer to the last of too many errors: it leaves with the close frame, for end drops the queue
@@ -92,50 +93,36 @@ type conn struct {
 // messageBuffers lends buffers for messages of ordinary size.
 var messageBuffers = sync.Pool{New: func() any { return new(firstRead) }}
 
-// upgrade answers the handshake and makes the connection. The caller has checked everything that can be refused.
-// It runs in the HTTP handler; afterwards run must be called in a goroutine of its own.
+// upgrade takes the connection over from net/http and answers the handshake. The caller has checked everything that can be
+// refused. It runs in the HTTP handler; afterwards run must be called in a goroutine of its own.
 func (c *conn) upgrade(w http.ResponseWriter, r *http.Request) error {
-	library, err := websocket.Accept(&upgrader{w, c}, r, &websocket.AcceptOptions{
-		// Origins are checked by the authenticator: the library would admit the request's Host with any scheme.
-		InsecureSkipVerify: true,
-		// Payloads are small or incompressible, and a window per connection would cost more than everything else.
-		CompressionMode: websocket.CompressionDisabled,
-		Subprotocols:    []string{tokenSubprotocol},
-		OnPingReceived:  c.onPing,
-	})
+	socket, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return err
 	}
-	library.SetReadLimit(int64(c.limits.maxMessage))
-	c.library = library
+	c.outbox.socket, c.outbox.raw = socket, rawConn(socket)
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	c.wire.begin(c, early)
+	// Written here because net/http would sort and copy the header, on a stack that must grow for it.
+	socket.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := socket.Write(acceptance(r)); err != nil {
+		c.outbox.end(ConnectionLost)
+	}
+	socket.SetWriteDeadline(time.Time{})
 	return nil
 }
 
-// upgrader gives the library our wire in the place of the connection that net/http hands over.
-type upgrader struct {
-	http.ResponseWriter
-	conn *conn
-}
-
-// Hijack takes the connection over, with the bytes that a quick client sent right behind its handshake.
-func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	socket, buffered, err := http.NewResponseController(u.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
+// acceptance is the answer to a handshake that is in order (RFC 6455 section 4.2.2).
+func acceptance(r *http.Request) []byte {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // the RFC's own
+	answer := make([]byte, 0, 256)
+	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	answer = base64.StdEncoding.AppendEncode(answer, sum[:])
+	if hasToken(r, "Sec-WebSocket-Protocol", tokenSubprotocol) {
+		answer = append(answer, "\r\nSec-WebSocket-Protocol: "+tokenSubprotocol...)
 	}
-	c := u.conn
-	raw := rawConn(socket)
-	c.outbox.socket, c.outbox.raw = socket, raw
-	w := &c.wire
-	w.Conn, w.raw, w.outbox, w.limits, w.clock = socket, raw, &c.outbox, c.limits, c.server.clock
-	w.onRead = w.readFirst
-	w.reader = bufio.NewReaderSize(w, libraryBufferBytes)
-	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
-		w.pending = append([]byte(nil), early...)
-	}
-	w.lastRead.Store(int64(w.clock()))
-	w.arrived(w.pending)
-	return w, bufio.NewReadWriter(w.reader, bufio.NewWriterSize(w, libraryBufferBytes)), nil
+	return append(answer, "\r\n\r\n"...)
 }
 
 // run is the connection's life after the upgrade, in its own goroutine: net/http's, with its buffers, has ended.
@@ -238,6 +225,9 @@ func (c *conn) peerCloses(payload []byte) Ending {
 
 // readMessage lets the library read one message, and hands it to the protocol. False: the connection has ended.
 func (c *conn) readMessage() bool {
+	if c.library == nil && !c.openLibrary() {
+		return false
+	}
 	kind, r, err := c.library.Reader(context.Background())
 	if errors.Is(err, errIdle) {
 		c.wire.messageDone()
@@ -420,7 +410,9 @@ func (c *conn) sayGoodbye() {
 	case !said && reason != PeerClosed && reason != ConnectionLost:
 		discard(c.wire.Conn)
 	}
-	c.library.CloseNow()
+	if c.library != nil {
+		c.library.CloseNow()
+	}
 	c.wire.giveBack()
 	c.server.counters.ended(reason)
 	if reason.overLimit() {

@@ -295,15 +295,15 @@ func (s *jsonScanner) str() bool {
 
 // plainPrefix returns how many bytes at the beginning of p stand for themselves inside a JSON string: no quote, no
 // backslash, no control character. It looks at eight bytes at a time, because most of what is signalled is long strings:
-// subtracting 1 (or 0x20) from each byte borrows into its high bit where the byte is 0 (or less). A borrow can
-// only reach bytes behind the first such one.
+// subtracting from each byte borrows into its high bit where the byte is less. With bit 1 turned over, the quote (0x22) comes
+// right behind the control characters (below 0x20), so that one comparison finds both. A borrow can only reach bytes behind
+// the first such one; bytes beyond ASCII, whose high bit is set, stand for themselves.
 func plainPrefix(p []byte) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	n := 0
 	for ; n+8 <= len(p); n += 8 {
 		x := binary.LittleEndian.Uint64(p[n:])
-		quote, backslash := x^ones*'"', x^ones*'\\'
-		found := ((quote-ones)&^quote | (backslash-ones)&^backslash | (x-ones*0x20)&^x) & highs
+		found := ((x ^ ones*0x02 - ones*0x21) | (x ^ ones*'\\' - ones)) &^ x & highs
 		if found != 0 {
 			return n + bits.TrailingZeros64(found)/8
 		}

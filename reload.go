@@ -239,7 +239,9 @@ func (c *conn) refresh() {
 		return
 	}
 	c.limits, c.wire.limits = limits, limits
-	c.library.SetReadLimit(int64(limits.maxMessage))
+	if c.library != nil {
+		c.library.SetReadLimit(int64(limits.maxMessage))
+	}
 }
 
 // adopt applies to a connection what the read goroutine does not look at itself: how much may be queued for it, and whether

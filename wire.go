@@ -41,9 +41,9 @@ type wire struct {
 	onRead func(fd uintptr) bool // w.readFirst, made once
 	outbox *Outbox               // told of unfinished bytes; ended when a bound is passed
 	clock  func() time.Duration  // monotonic, since the server's start
-	reader *bufio.Reader         // the library's, on this wire
 
 	// Read goroutine.
+	reader    *bufio.Reader // the library's, on this wire; nil until there is a library
 	limits    *connLimits
 	scanner   frameScanner
 	pending   []byte        // read, not yet taken by the library
@@ -67,9 +67,28 @@ type wire struct {
 	first [1]byte // for awaiting a byte without a raw descriptor; read goroutine
 }
 
+// begin puts the wire on c's socket, with the bytes that a quick client sent right behind its handshake. In the HTTP handler.
+func (w *wire) begin(c *conn, early []byte) {
+	w.Conn, w.raw, w.outbox, w.limits, w.clock = c.outbox.socket, c.outbox.raw, &c.outbox, c.limits, c.server.clock
+	w.onRead = w.readFirst
+	if len(early) > 0 {
+		w.pending = append([]byte(nil), early...)
+	}
+	w.lastRead.Store(int64(w.clock()))
+	w.arrived(w.pending)
+}
+
+// held is how many bytes the library has taken and not looked at yet.
+func (w *wire) held() int {
+	if w.reader == nil {
+		return 0
+	}
+	return w.reader.Buffered()
+}
+
 // resting reports whether nothing is under way and no byte is left to look at.
 func (w *wire) resting() bool {
-	return len(w.pending) == 0 && w.reader.Buffered() == 0 && w.scanner.idle()
+	return len(w.pending) == 0 && w.held() == 0 && w.scanner.idle()
 }
 
 // await waits at rest until bytes come. The pong that answers our ping is dealt with here: passing it on to
@@ -157,7 +176,7 @@ func wholeFrame(p []byte, opcode byte) int {
 // The payload is unmasked in place and valid until the next call of rested.
 func (w *wire) takeWhole(opcode byte) (payload []byte, ok bool) {
 	n := wholeFrame(w.pending, opcode)
-	if n == 0 || n > w.limits.maxMessage || w.reader.Buffered() > 0 {
+	if n == 0 || n > w.limits.maxMessage || w.held() > 0 {
 		return nil, false
 	}
 	frame := w.pending[:n]
@@ -353,7 +372,7 @@ func (w *wire) messageDone() {
 		w.outbox.receiving(0)
 	}
 	w.holding, w.told = 0, 0
-	w.spent = int64(len(w.pending) + w.reader.Buffered())
+	w.spent = int64(len(w.pending) + w.held())
 	if w.spent == 0 && w.scanner.idle() {
 		return // await resets the clock; until then the server itself is at work
 	}

@@ -17,7 +17,6 @@ func wireOn(socket net.Conn, began time.Time) *wire {
 	w := &wire{Conn: socket, outbox: outboxOn(socket, 1<<20), limits: newConnLimits(&cfg.WebSocket)}
 	w.clock = func() time.Duration { return time.Hour + time.Since(began) }
 	w.onRead = w.readFirst
-	w.reader = bufio.NewReaderSize(w, libraryBufferBytes)
 	return w
 }
 
