@@ -132,7 +132,7 @@ func TestAbuse09_WrongUpgrades(t *testing.T) {
 	target := "/ws?token=" + a.token(t, Claims{UserID: "mallory"})
 	for _, row := range []handshakeRow{
 		{name: "plain GET", whole: "GET TARGET HTTP/1.1\r\nHost: x\r\n\r\n", status: 426},
-		{name: "plain GET on /", whole: "GET / HTTP/1.1\r\nHost: x\r\n\r\n", status: 426},
+		{name: "GET on / that lost its Upgrade", whole: "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", status: 426},
 		{name: "POST", line: "POST TARGET HTTP/1.1", status: 405},
 		{name: "HTTP/1.0", line: "GET TARGET HTTP/1.0", status: 426},
 		{name: "version 12", without: "Sec-WebSocket-Version", with: []string{"Sec-WebSocket-Version: 12"}, status: 426},

@@ -77,7 +77,7 @@ func (s *Server) serveCheck(w http.ResponseWriter, r *http.Request) {
 	header.Add("Vary", "Origin")
 	if asking := r.Header.Get("Origin"); asking != "" {
 		header.Set("Access-Control-Allow-Origin", asking)
-		header.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+		header.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS")
 		header.Set("Access-Control-Allow-Headers", "Authorization")
 		header.Set("Access-Control-Max-Age", "600")
 	}
@@ -86,12 +86,12 @@ func (s *Server) serveCheck(w http.ResponseWriter, r *http.Request) {
 		header.Set("Connection", "close")
 	}
 	switch r.Method {
-	case http.MethodGet, http.MethodHead:
+	case http.MethodGet, http.MethodHead, http.MethodPost: // of a page of the server's own, a browser tells the origin with a POST alone
 	case http.MethodOptions:
 		w.WriteHeader(http.StatusNoContent)
 		return
 	default:
-		header.Set("Allow", "GET, HEAD, OPTIONS")
+		header.Set("Allow", "GET, HEAD, POST, OPTIONS")
 		answerRefusal(w, refuseMethod)
 		return
 	}

@@ -32,6 +32,7 @@ type Config struct {
 	CORS      CORSConfig      `json:"cors"`
 	Log       LogConfig       `json:"log"`
 	Metrics   MetricsConfig   `json:"metrics"`
+	Console   ConsoleConfig   `json:"console"`
 	WebSocket WebSocketConfig `json:"websocket"`
 	Relay     RelayConfig     `json:"relay"`
 	Turn      TurnConfig      `json:"turn"`
@@ -86,6 +87,11 @@ type LogConfig struct {
 // MetricsConfig protects /metrics.
 type MetricsConfig struct {
 	Token string `json:"token" secret:"true" reload:"reload" doc:"The Bearer token that /metrics asks for; without one, /metrics is open to all."`
+}
+
+// ConsoleConfig switches the page at /console.
+type ConsoleConfig struct {
+	Enabled bool `json:"enabled" reload:"reload" doc:"Whether /console, and / without server.static_dir, is a page that tries the server out, shows what to paste into the app, and how the server is doing."`
 }
 
 // WebSocketConfig bounds what one client, and all of them together, may use. 0 means no limit, except
@@ -233,7 +239,7 @@ func DefaultConfig() Config {
 	return c
 }
 
-// applyMode gives the four keys whose default depends on the mode their value, unless they were set.
+// applyMode gives the keys whose default depends on the mode their value, unless they were set.
 // An empty jwt.secret in the file counts as none.
 func (c *Config) applyMode() {
 	if c.JWT.Secret == "" {
@@ -254,6 +260,9 @@ func (c *Config) applyMode() {
 	}
 	if !c.isSet("ably.enabled") {
 		c.Ably.Enabled = c.Mode != modeProduction || len(c.Ably.Keys) > 0
+	}
+	if !c.isSet("console.enabled") {
+		c.Console.Enabled = c.Mode != modeProduction
 	}
 }
 

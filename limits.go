@@ -338,6 +338,17 @@ const (
 	maxTurnURLs = 16
 )
 
+// The console.
+const (
+	// historyInterval and historySamples are an hour of a series: 360 float32 are 1,440 bytes.
+	historyInterval = 10 * time.Second
+	historySamples  = 360
+	// maxHistorySeries is more than there are figures and reasons: 180 KiB of series at most.
+	maxHistorySeries = 128
+	// maxConsoleLog is how many entries of the error log the page gets, the newest: more than log.max_entries is by default.
+	maxConsoleLog = 500
+)
+
 // letshare doctor.
 const (
 	// doctorIdle outlives the 60 s after which most proxies cut a silent connection.

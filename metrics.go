@@ -116,12 +116,17 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, http.StatusOK, figures.json())
 }
 
-// checkMetricsToken compares the Bearer token with metrics.token in constant time; without one everybody may look.
+// checkMetricsToken wants metrics.token as the Bearer token; without one everybody may look.
 func (s *Server) checkMetricsToken(r *http.Request) *Refusal {
 	token := s.rules.Load().cfg.Metrics.Token
 	if token == "" {
 		return nil
 	}
+	return checkBearer(r, token)
+}
+
+// checkBearer compares the Bearer token of a request with the one that is wanted, in constant time.
+func checkBearer(r *http.Request, token string) *Refusal {
 	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || shown == "" {
 		return tokenRefusal(TokenMissing)

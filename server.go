@@ -54,6 +54,8 @@ type Server struct {
 	handshakes sync.WaitGroup // upgrades under way, so that Run does not end before they have found their end
 	rate       rateGauge
 	memory     memoryGauge
+	console    console
+	history    consoleHistory
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 	checks     checkTable
 	turnAsks   askTable
@@ -83,8 +85,13 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		return nil, err
 	}
 	maxConns, maxSockets := descriptorLimits(cfg.WebSocket.MaxConnections, openFiles)
+	console, err := newConsole(log)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		log:       log,
+		console:   console,
 		conns:     newRegistry(maxConns, cfg.WebSocket.MaxConnectionsPerAddress),
 		listener:  newGate(listener, maxSockets),
 		openFiles: openFiles,
@@ -242,6 +249,7 @@ func (s *Server) sweep(ctx context.Context) {
 			s.sessions.sweep(now, s.rules.Load().sessionPatience())
 			s.rate.update(now, s.hub.totals().messages)
 			tidy.look(s.conns, now)
+			s.remember(now)
 		}
 	}
 }
@@ -261,11 +269,7 @@ func (s *Server) flush(o *Outbox) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/":
-		if page := s.rules.Load().site; page != nil && r.Header.Get("Upgrade") == "" && r.Header.Get("Sec-WebSocket-Key") == "" {
-			page.serve(w, r)
-		} else {
-			s.serveWebSocket(w, r)
-		}
+		s.serveRoot(w, r)
 	case "/ws", "/ws/":
 		s.serveWebSocket(w, r)
 	case "/health":
@@ -282,11 +286,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch site := s.rules.Load().site; {
 		case ablyAddress(r.URL.Path) || r.Header.Get("X-Ably-Version") != "":
 			s.serveAblyREST(w, r)
+		case isConsolePath(r.URL.Path):
+			s.serveConsole(w, r)
 		case site != nil && !reserved(r.URL.Path):
 			site.serve(w, r)
 		default:
 			answerRefusal(w, refuseNotFound)
 		}
+	}
+}
+
+// serveRoot answers at /. Whoever asks for an upgrade, or has had a proxy take that out of the request, gets the WebSocket; others get the
+// app, the console or a line of text.
+func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
+	switch rules := s.rules.Load(); {
+	case r.Header.Get("Upgrade") != "" || r.Header.Get("Sec-WebSocket-Key") != "":
+		s.serveWebSocket(w, r)
+	case rules.site != nil:
+		rules.site.serve(w, r)
+	case rules.cfg.Console.Enabled:
+		s.serveConsole(w, r)
+	default:
+		serveGreeting(w, r)
 	}
 }
 

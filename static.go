@@ -38,7 +38,7 @@ func openSite(folder string) (*site, error) {
 func reserved(urlPath string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(urlPath, "/"), "/")
 	switch first {
-	case "ws", "health", "metrics", "api", "debug":
+	case "ws", "console", "health", "metrics", "api", "debug":
 		return true
 	}
 	return ablyAddress(urlPath)
