@@ -217,6 +217,12 @@ func (s *pipeServer) connect(user string) *pipeClient {
 // connectWith makes a client with a token valid for ttl (0: as long as tokens are by default).
 func (s *pipeServer) connectWith(user string, ttl time.Duration, pongs, closes bool) *pipeClient {
 	s.t.Helper()
+	return s.connectBy(user, s.pipeUpgrade(user, ttl), pongs, closes)
+}
+
+// connectBy makes a client by a handshake.
+func (s *pipeServer) connectBy(user, upgrade string, pongs, closes bool) *pipeClient {
+	s.t.Helper()
 	socket, err := s.listener.dial()
 	if err != nil {
 		s.t.Fatal(err)
@@ -224,7 +230,7 @@ func (s *pipeServer) connectWith(user string, ttl time.Duration, pongs, closes b
 	c := &pipeClient{t: s.t, server: s, socket: socket, pongs: pongs, closes: closes, closed: make(chan struct{}), out: make(chan []byte, 64), gate: make(chan struct{}, 1)}
 	s.t.Cleanup(func() { socket.Close(); <-c.closed })
 	reader := bufio.NewReader(socket)
-	if _, err := io.WriteString(socket, s.pipeUpgrade(user, ttl)); err != nil {
+	if _, err := io.WriteString(socket, upgrade); err != nil {
 		s.t.Fatal(err)
 	}
 	answer, err := http.ReadResponse(reader, nil)
