@@ -83,7 +83,7 @@ tale('a frame that is no protocol message harms nobody else', async (stage) => {
 });
 
 tale('a listener that does not read is cut off, not waited for; he may come back', async (stage) => {
-  const house = await stage.house({ websocket: { max_queue_bytes: 65_536 } });
+  const house = await stage.house({ websocket: { max_queue_bytes: 500_000 } });
   const [anna, ben, stuck] = [await stage.arrive({ at: house.at }), await stage.arrive({ at: house.at }), stage.raw({ at: house.at })];
   const ear = await listen(ben.channels.get(stage.room));
   await stuck.want(action.CONNECTED);
