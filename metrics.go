@@ -147,6 +147,26 @@ func wantsPrometheus(r *http.Request) bool {
 	return strings.Contains(accept, "text/plain") || strings.Contains(accept, "openmetrics")
 }
 
+// ceilings are the limits that the figures come near: alerts compare them without knowing the configuration.
+type ceilings struct {
+	connections   int
+	sockets, open int // of TCP or Unix, HTTP ones included; open are there now
+	buffered      int64
+	relay         int64
+}
+
+// ceilings returns the limits in force. Any goroutine.
+func (s *Server) ceilings() ceilings {
+	cfg := s.rules.Load().cfg
+	return ceilings{
+		connections: s.placesFor(cfg),
+		sockets:     cap(s.listener.open),
+		open:        len(s.listener.open),
+		buffered:    s.budget.limit,
+		relay:       cfg.Relay.MaxMemory,
+	}
+}
+
 // figures is one look at everything that is counted.
 type figures struct {
 	uptime    time.Duration
@@ -157,6 +177,7 @@ type figures struct {
 	perSecond float64
 	buffered  int64
 	relay     *relayCounters
+	ceilings  ceilings
 	ably      *ablyAccount
 	waiting   int // Ably sessions
 	memory    runtime.MemStats
@@ -172,6 +193,7 @@ func (s *Server) figures() *figures {
 		perSecond: s.rate.perSecond(),
 		buffered:  s.budget.total.Load(),
 		relay:     &s.relayed,
+		ceilings:  s.ceilings(),
 		ably:      s.account,
 		waiting:   s.sessions.waitingNow(),
 		memory:    s.memory.read(),
@@ -263,6 +285,9 @@ func (f *figures) prometheus() string {
 	}
 	metric("uptime_seconds", "gauge", "Seconds since the server started.", int64(f.uptime.Seconds()))
 	metric("connections", "gauge", "WebSocket connections now.", f.live)
+	metric("connections_limit", "gauge", "Most WebSocket connections at once, by websocket.max_connections or the open files.", f.ceilings.connections)
+	metric("sockets", "gauge", "Open sockets, those of HTTP requests included.", f.ceilings.open)
+	metric("sockets_limit", "gauge", "Most sockets at once, by the limit of open files.", f.ceilings.sockets)
 	metric("connections_total", "counter", "WebSocket connections since the start.", f.total)
 	metric("rooms", "gauge", "Rooms with members now.", f.hub.rooms)
 	metric("messages_total", "counter", "Publishes accepted.", f.hub.messages)
@@ -270,6 +295,7 @@ func (f *figures) prometheus() string {
 	metric("received_bytes_total", "counter", "Raw bytes received over WebSockets.", f.traffic.in)
 	metric("sent_bytes_total", "counter", "Raw bytes sent over WebSockets.", f.traffic.out)
 	metric("buffered_bytes", "gauge", "Bytes held for slow readers and of unfinished messages.", f.buffered)
+	metric("buffered_limit_bytes", "gauge", "websocket.max_buffered_bytes, above which the largest holder is cut.", f.ceilings.buffered)
 	metric("relay_transfers", "gauge", "File transfers under way.", f.relay.active.Load())
 	metric("relay_transfers_total", "counter", "File transfers begun.", f.relay.started.Load())
 	metric("relay_completed_total", "counter", "File transfers completed.", f.relay.completed.Load())
@@ -279,6 +305,7 @@ func (f *figures) prometheus() string {
 	metric("ably_attachments", "gauge", "Attachments of Ably clients to channels now.", f.ably.attachments.Load())
 	metric("ably_waiting_sessions", "gauge", "Ably connections that were lost and may be resumed.", f.waiting)
 	metric("ably_kept_bytes", "gauge", "Bytes of messages kept for Ably clients.", f.ably.held.Load())
+	metric("relay_limit_bytes", "gauge", "relay.max_memory, above which new files are refused.", f.ceilings.relay)
 	metric("heap_alloc_bytes", "gauge", "Bytes of live and not yet collected heap objects.", f.memory.HeapAlloc)
 	metric("stack_bytes", "gauge", "Bytes of goroutine stacks.", f.memory.StackInuse)
 	metric("goroutines", "gauge", "Goroutines now.", runtime.NumGoroutine())
