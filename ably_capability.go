@@ -92,7 +92,7 @@ type ablyCapability struct {
 
 // ablyRule grants operations on the channels that a resource matches.
 type ablyRule struct {
-	resource ablyResource
+	resource ablyPattern
 	ops      ablyOps
 }
 
@@ -136,7 +136,7 @@ func newAblyCapability(listed map[string][]string) (*ablyCapability, *ably.Error
 	}
 	rules := make([]ablyRule, 0, len(listed))
 	for name, ops := range listed {
-		resource, problem := parseAblyResource(name)
+		resource, problem := parseAblyPattern(name)
 		if problem != "" {
 			return nil, errAblyCapability(problem)
 		}
@@ -269,17 +269,17 @@ func splitAblyScope(channel string) (ablyScope, string) {
 	return 0, ""
 }
 
-// ablyResource is the left side of a capability: it stands for a set of channels. Whole segments between colons are compared.
+// ablyPattern is the left side of a capability: it stands for a set of channels. Whole segments between colons are compared.
 // A segment * matches one segment, or as the last one any rest, an empty one included.
-type ablyResource struct {
+type ablyPattern struct {
 	text     string
 	scope    ablyScope
 	segments []string // without the last * when open
 	open     bool     // the last segment is *
 }
 
-// parseAblyResource reads a resource; problem is "" or what is wrong.
-func parseAblyResource(text string) (r ablyResource, problem string) {
+// parseAblyPattern reads a resource; problem is "" or what is wrong.
+func parseAblyPattern(text string) (r ablyPattern, problem string) {
 	scope, pattern := splitAblyScope(text)
 	if rest, ok := strings.CutPrefix(text, "[*]"); ok {
 		scope, pattern = ablyAnyScope, rest
@@ -287,7 +287,7 @@ func parseAblyResource(text string) (r ablyResource, problem string) {
 	if pattern == "" || len(text) > maxAblyResourceBytes {
 		return r, "a resource is empty, too long, or has an unknown qualifier"
 	}
-	r = ablyResource{text: text, scope: scope, segments: strings.Split(pattern, ":")}
+	r = ablyPattern{text: text, scope: scope, segments: strings.Split(pattern, ":")}
 	if last := len(r.segments) - 1; r.segments[last] == "*" {
 		r.segments, r.open = r.segments[:last], true
 	}
@@ -295,12 +295,12 @@ func parseAblyResource(text string) (r ablyResource, problem string) {
 }
 
 // everything says whether the resource stands for all ordinary channels.
-func (r *ablyResource) everything() bool {
+func (r *ablyPattern) everything() bool {
 	return r.open && len(r.segments) == 0 && r.scope&ablyOrdinary != 0
 }
 
 // matches says whether a channel is among those that the resource stands for. name is without its qualifier.
-func (r *ablyResource) matches(scope ablyScope, name string) bool {
+func (r *ablyPattern) matches(scope ablyScope, name string) bool {
 	if r.scope&scope == 0 {
 		return false
 	}
@@ -316,7 +316,7 @@ func (r *ablyResource) matches(scope ablyScope, name string) bool {
 }
 
 // intersect returns the resource that stands for the channels of both; some is false where there are none.
-func (r ablyResource) intersect(other ablyResource) (both ablyResource, some bool) {
+func (r ablyPattern) intersect(other ablyPattern) (both ablyPattern, some bool) {
 	short, long := r, other
 	if len(short.segments) > len(long.segments) {
 		short, long = long, short
@@ -338,13 +338,13 @@ func (r ablyResource) intersect(other ablyResource) (both ablyResource, some boo
 			segments[i] = segment
 		}
 	}
-	both = ablyResource{scope: short.scope & long.scope, segments: segments, open: long.open}
+	both = ablyPattern{scope: short.scope & long.scope, segments: segments, open: long.open}
 	both.text = both.write()
 	return both, true
 }
 
 // write spells a resource.
-func (r *ablyResource) write() string {
+func (r *ablyPattern) write() string {
 	segments := r.segments
 	if r.open {
 		segments = append(slices.Clip(segments), "*")
