@@ -138,7 +138,7 @@ func TestConsistencyCheckKnowsWhatIsStillToBeSaid(t *testing.T) {
 func TestConsistencyCheckIsForLocalModeAlone(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(cfg *Config) {
-		cfg.Mode, cfg.JWT.Secret = modeProduction, "0123456789abcdef0123456789abcdef"
+		cfg.Mode, cfg.JWT.Secret, cfg.Ably.Enabled = modeProduction, "0123456789abcdef0123456789abcdef", false
 	})
 	if status, body := s.get(t, "/debug/check"); status != 404 || strings.Contains(body, "consistent") {
 		t.Errorf("answered %d %s", status, body)

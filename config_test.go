@@ -155,13 +155,13 @@ func TestWrongFiles(t *testing.T) {
 		{"cut", "{\n\"mode\": \"local\"\n", `config.json:2: not valid JSON: unexpected end of JSON input; correct it here or in the line before`},
 		{"trailing", "{}\n{}", `config.json:2: text follows the closing brace of the configuration; remove it`},
 		{"not UTF-8", "{\n\"mode\": \"\xff\"}", `config.json:2: the text is not valid UTF-8; save the file as UTF-8`},
-		{"unknown at the top", "{\n\"moed\": 1}", `config.json:2: moed: unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, websocket, relay, turn, ably`},
+		{"unknown at the top", "{\n\"moed\": 1}", `config.json:2: moed: unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, console, websocket, relay, turn, ably`},
 		{"unknown in a section", "{\"jwt\":\n{\"secert\": \"hidden\"}}", `config.json:2: jwt.secert: unknown key; in jwt there are secret, previous_secrets, expiration_hours, max_lifetime_hours`},
-		{"unknown with a tree", "{\"x\": {\"y\": [1, {\"z\": []}]},\n\"log\": {\"leve\": 1}}", "config.json:1: x: unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, websocket, relay, turn, ably\n" +
+		{"unknown with a tree", "{\"x\": {\"y\": [1, {\"z\": []}]},\n\"log\": {\"leve\": 1}}", "config.json:1: x: unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, console, websocket, relay, turn, ably\n" +
 			"config.json:2: log.leve: unknown key; in log there are level, file, max_entries"},
 		{"dotted", `{"log.level": "info"}`, `config.json:1: log.level: must stand in braces of its own: "log": {"level": …}`},
 		{"case", "{\"Mode\": \"local\"}", `config.json:1: Mode: unknown key; write it as "mode"`},
-		{"strange key", `{"a\nb": 1}`, `config.json:1: "a\nb": unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, websocket, relay, turn, ably`},
+		{"strange key", `{"a\nb": 1}`, `config.json:1: "a\nb": unknown key; at the top there are mode, server, jwt, auth, cors, log, metrics, console, websocket, relay, turn, ably`},
 		{"twice", "{\"log\": {\"level\": \"info\",\n\n\"level\": \"debug\"}}", `config.json:3: log.level: stands here for the second time, after log.level in line 1; remove one of them`},
 		{"twice in another case", "{\"log\": {},\n\"LOG\": {\"level\": 1}}", `config.json:2: LOG: stands here for the second time, after log in line 1; remove one of them`},
 		{"twice by Kelvin", "{\"webSocKet\": {},\n\"websoc\u212aet\": {}}", "config.json:1: webSocKet: unknown key; write it as \"websocket\"\n" +

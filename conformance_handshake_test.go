@@ -63,7 +63,7 @@ func TestHandshakes(t *testing.T) {
 	})
 	refused := map[string]uint64{}
 	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) { playHandshake(t, server, row, "/?token="+token) })
+		t.Run(row.name, func(t *testing.T) { playHandshake(t, server, row, "/ws?token="+token) })
 		if row.reason != "" {
 			refused[row.reason]++
 		}
@@ -218,7 +218,7 @@ func TestNoByteBehindARefusalIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	request := "GET / HTTP/1.1\r\nHost: letshare.test\r\nContent-Length: 5\r\n\r\nhelloGET /health HTTP/1.1\r\nHost: letshare.test\r\n\r\n"
+	request := "GET /ws HTTP/1.1\r\nHost: letshare.test\r\nContent-Length: 5\r\n\r\nhelloGET /health HTTP/1.1\r\nHost: letshare.test\r\n\r\n"
 	if _, err := io.WriteString(socket, request); err != nil {
 		t.Fatal(err)
 	}

@@ -231,6 +231,7 @@ func TestAReloadCannotWeakenProduction(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(c *Config) {
 		c.Mode, c.JWT.Secret, c.Server.Host = modeProduction, strings.Repeat("0123456789abcdef", 2), "127.0.0.1"
+		c.Ably.Enabled = false // as it is there without keys
 	})
 	ann := s.dial(t, "ann")
 	err := s.reload(t, func(c *Config) { c.Mode, c.JWT.Secret, c.WebSocket.MaxRoomUsers = modeLocal, "weak", 1 })
