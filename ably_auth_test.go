@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
@@ -351,4 +352,11 @@ func TestAblyPagesMayComeFromAnywhereUnlessTheyAreListed(t *testing.T) {
 			wantAblyError(t, problem, 40300, 403, row.origin)
 		}
 	}
+}
+
+// hmacOf is base64(HMAC-SHA256), as a client signs token requests.
+func hmacOf(secret, text string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(text))
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
