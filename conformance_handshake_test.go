@@ -63,7 +63,7 @@ func TestHandshakes(t *testing.T) {
 	})
 	refused := map[string]uint64{}
 	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) { playHandshake(t, server, row, "/ws?token="+token) })
+		t.Run(row.name, func(t *testing.T) { playHandshake(t, server, row, "/?token="+token) })
 		if row.reason != "" {
 			refused[row.reason]++
 		}
@@ -195,7 +195,7 @@ var upgradeHeaderRows = []handshakeRow{
 	{name: "Connection close", without: "Connection", with: []string{"Connection: close"}, status: 426, reason: "not_an_upgrade"},
 	{name: "Connection keep-alive", without: "Connection", with: []string{"Connection: keep-alive"}, status: 426, reason: "not_an_upgrade"},
 	{name: "Connection of another word", without: "Connection", with: []string{"Connection: not-upgrade"}, status: 426, reason: "not_an_upgrade"},
-	{name: "no header at all", whole: "GET TARGET HTTP/1.1\r\nHost: letshare.test\r\n\r\n", status: 426, reason: "not_an_upgrade"},
+	{name: "no header at all", whole: "GET /ws HTTP/1.1\r\nHost: letshare.test\r\n\r\n", status: 426, reason: "not_an_upgrade"},
 }
 
 // A body behind an upgrade is where two servers in a row may disagree about what is a frame.
