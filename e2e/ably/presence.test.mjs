@@ -167,7 +167,8 @@ story('objects, bytes and what is encrypted cross between the codecs', async (st
     await eyes.hears('enter back');
     assert.deepEqual(eyes.events.slice(0, 2).map(({ data }) => data), values.slice(0, 2));
     assert.ok(Buffer.from(eyes.events[2].data).equals(values[2]));
-    const back = await one.presence.get({ clientId: 'back' });
+    let back = [];
+    await eventually('the member with bytes', async () => (back = await one.presence.get({ clientId: 'back' })).length === 1);
     assert.ok(Buffer.from(back[0].data).equals(Buffer.from([9, 9, 200])));
   }
 });
@@ -189,6 +190,7 @@ story('two connections of one person are two members, and leave one by one', asy
   const eyes = await watch(ben.channels.get(stage.room));
   await phone.channels.get(stage.room).presence.enter('phone');
   await laptop.channels.get(stage.room).presence.enter('laptop');
+  await eyes.tells('enter anna', 'enter anna');
   assert.equal((await ben.channels.get(stage.room).presence.get({ clientId: 'anna' })).length, 2);
   phone.close();
   await eyes.tells('enter anna', 'enter anna', 'leave anna');
@@ -285,6 +287,7 @@ story('a new connection instead of the old: entered again at once, and the old m
   const { id } = anna.connection;
   line.break();
   await reaches(anna.connection, 'disconnected');
+  await pause(50); // the first attempt to come back still has the key
   anna.connection.connectionManager.connectionKey = 'nobody-knows-this-key';
   line.mend();
   await eyes.tells('enter anna', 'enter anna');
@@ -437,7 +440,7 @@ story('presence in between does not harm the continuity of messages', async (sta
   }
   await ear.has(20);
   assert.deepEqual(ear.data(), numbers(20));
-  for (const change of seen) assert.equal(change.resumed, true);
+  for (const change of seen.filter(({ current }) => current === 'attached')) assert.equal(change.resumed, true);
 });
 
 story('a token that does not allow presence any more takes the member out', async (stage) => {
