@@ -468,6 +468,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add(shipped)
 	f.Add([]byte("{\"jwt\": {\"secret\": \"S3CRET\", \"previous_secrets\": [\"S3CRET\"]},\n\"metrics\": {\"token\": {\"a\": [1, null]}}}"))
+	f.Add([]byte("{\"ably\": {\"keys\": [{\"name\": \"a.b\", \"secret\": \"S3CRET\", \"capability\": {\"a\": [\"*\"]}}], \"namespaces\": [{\"id\": \"a\", \"persisted\": true}]}}"))
 	f.Add([]byte(`{"log": {"level": "x"}, "LOG": {}, "websocket": {"max_room_users": -1, "ping_interval_seconds": 1e-3}} x`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := DefaultConfig()
@@ -499,6 +500,8 @@ func FuzzConfig(f *testing.F) {
 		c.Server.TLSCert, c.Server.StaticDir, c.Log.File = "", "", "" // the files that Validate looks at
 		c.JWT = JWTConfig{hidden, []string{hidden[:9], hidden}, c.JWT.ExpirationHours, c.JWT.MaxLifetimeHours}
 		c.Auth.StaticTokens, c.Metrics.Token = []string{hidden, hidden}, hidden
+		c.Ably.Journal = ""
+		c.Ably.Keys = append(c.Ably.Keys, AblyKey{Name: "a.b:" + hidden, Secret: hidden}, AblyKey{Name: "a.b", Secret: hidden[:9], Capability: map[string][]string{}})
 		var out bytes.Buffer
 		fmt.Fprintln(&out, c.Validate(), c.Warnings())
 		c.Print(&out)
