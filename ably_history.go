@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,7 +15,7 @@ import (
 // ablyPast is what a request wants of a channel's past.
 type ablyPast struct {
 	forwards   bool
-	start, end int64 // ms since 1970, both included; end 0: no end
+	start, end int64 // ms since 1970, both included
 	limit      int   // items of one page
 	from       string
 	cursor     ablyCursor
@@ -23,11 +24,14 @@ type ablyPast struct {
 // ablyCursor is where a page ends, and the next goes on. All of it is in the link: the server keeps nothing, and pages neither
 // repeat nor miss anything while messages come and go. The zero value is the beginning.
 type ablyCursor struct {
-	series string // of the serial
+	series string // the room's; earlier ones of its will do
 	number uint64 // of the publication whose item was the last of the page
-	index  int    // of that item in it
+	index  int    // of that item in it; wholePublication: forwards, the page ended with it
 	newest uint64 // number of the newest publication when the first page was made: what came later is not part of the list
 }
+
+// wholePublication is an index behind all.
+const wholePublication = math.MaxInt32
 
 // String is the cursor as it stands in links.
 func (c ablyCursor) String() string {
@@ -55,6 +59,7 @@ func parseAblyPast(query url.Values) (h ablyPast, problem *ably.ErrorInfo) {
 	default:
 		return h, errAblyQuery
 	}
+	h.end = math.MaxInt64
 	for name, to := range map[string]*int64{"start": &h.start, "end": &h.end} {
 		if text := query.Get(name); text != "" {
 			n, err := strconv.ParseInt(text, 10, 64)
@@ -64,7 +69,7 @@ func parseAblyPast(query url.Values) (h ablyPast, problem *ably.ErrorInfo) {
 			*to = n
 		}
 	}
-	if query.Get("end") != "" && h.start > h.end {
+	if h.start > h.end {
 		return h, errAblyQuery
 	}
 	if h.limit, problem = ablyLimit(query); problem != nil {
@@ -99,17 +104,12 @@ type ablyItem struct {
 	index       int
 }
 
-// cursor is where a page ends with the item.
-func (i ablyItem) cursor(newest uint64) ablyCursor {
-	_, series, _ := strings.Cut(i.publication.message.ChannelSerial, "@")
-	return ablyCursor{series, i.publication.number, i.index, newest}
-}
-
 // ablyPage is what a shard hands over of a channel's past: pointers to what does not change any more.
 type ablyPage struct {
 	items  []ablyItem
-	more   bool   // there are further ones
-	newest uint64 // of ablyCursor
+	more   bool       // there are further ones
+	newest uint64     // of ablyCursor
+	end    ablyCursor // of the last item
 }
 
 // page collects the items of one page from what is kept, oldest first. items is how many a publication has of the kind that is
@@ -132,7 +132,7 @@ func (h *ablyPast) page(r *ablyRoom, kept []*publication, lost uint64, items fun
 		switch page.newest = c.newest; {
 		case !r.knows(c.series, c.number):
 			return page, errAblyCursor
-		case h.forwards && c.number < lost:
+		case h.forwards && (c.number < lost || c.number == lost && c.index != wholePublication):
 			return page, errAblyExpiredSerial // some that were to follow are gone
 		case h.forwards:
 			low, high = max(low, after(c.number-1)), min(high, after(c.newest))
@@ -140,24 +140,27 @@ func (h *ablyPast) page(r *ablyRoom, kept []*publication, lost uint64, items fun
 			high = min(high, after(c.number))
 		}
 	}
+	page.end.series = r.series
 	h.collect(kept[min(low, high):high], items, &page)
 	return page, nil
 }
 
 // times returns the part of kept, from low to before high, that is within start and end. Timestamps of a room never go back.
 func (h *ablyPast) times(kept []*publication) (low, high int) {
-	at := func(p *publication, t int64) int { return cmp.Compare(p.message.Timestamp, t) }
-	low, _ = slices.BinarySearchFunc(kept, h.start, at)
-	high = len(kept)
-	if h.end > 0 {
-		high, _ = slices.BinarySearchFunc(kept, h.end+1, at)
-	}
+	low, _ = slices.BinarySearchFunc(kept, h.start, func(p *publication, t int64) int { return cmp.Compare(p.message.Timestamp, t) })
+	high, _ = slices.BinarySearchFunc(kept, h.end, func(p *publication, t int64) int {
+		if p.message.Timestamp <= t {
+			return -1
+		}
+		return 1
+	})
 	return low, high
 }
 
 // collect takes items in the direction that is wanted until the page is full.
 func (h *ablyPast) collect(kept []*publication, items func(*publication) int, page *ablyPage) {
 	bytes := 0
+	page.end.newest = page.newest // as it is in the cursor of each page of the list
 	for i := range kept {
 		p := kept[i]
 		if !h.forwards {
@@ -182,6 +185,9 @@ func (h *ablyPast) collect(kept []*publication, items func(*publication) int, pa
 				return
 			}
 			page.items = append(page.items, ablyItem{p, index})
+			if page.end.number, page.end.index = p.number, index; h.forwards && index == n-1 {
+				page.end.index = wholePublication
+			}
 		}
 	}
 }
@@ -261,7 +267,7 @@ func (q *ablyRequest) channelFor(label string, op ablyOp) (room string, problem 
 func (q *ablyRequest) setPageLinks(word string, past ablyPast, page ablyPage) {
 	cursor := ""
 	if page.more {
-		cursor = page.items[len(page.items)-1].cursor(page.newest).String()
+		cursor = page.end.String()
 	}
 	q.setLinks(word, pageOf(q.query, "start", "end", "limit", "direction", "from_serial", "cursor"), cursor)
 }
