@@ -17,7 +17,9 @@ func TestWhereTheConsoleIs(t *testing.T) {
 	t.Parallel()
 	folder := appFolder(t)
 	const page, app, text, nothing, method = "<title>letshare</title>", "the app", "This is letshare", `"not_found"`, `"method_not_allowed"`
-	production := func(c *Config) { c.Mode, c.JWT.Secret, c.Console.Enabled, c.Ably.Enabled = modeProduction, randomSecret(), false, false }
+	production := func(c *Config) {
+		c.Mode, c.JWT.Secret, c.Console.Enabled, c.Ably.Enabled = modeProduction, randomSecret(), false, false
+	}
 	for name, server := range map[string]struct {
 		change                func(*Config)
 		root, console, assets string

@@ -157,7 +157,8 @@ export class Doing {
       .filter(([, total]) => total > 0)
       .map(([reason, total]) => {
         const samples = this.series[`${kind}.${reason}`] ?? [];
-        return { kind, reason, total, samples, hour: samples.reduce((sum, value) => sum + (value ?? 0), 0) };
+        // Until the server is an hour old both are the same; the samples come later.
+        return { kind, reason, total, samples, hour: this.newest < hour ? total : samples.reduce((sum, value) => sum + (value ?? 0), 0) };
       }));
     rows.sort((a, b) => b.hour - a.hour || b.total - a.total);
     $('reasons').hidden = !rows.length;

@@ -22,7 +22,7 @@ const en = {
   step_connect: 'Two WebSockets connect',
   step_join: 'Both join a room',
   step_talk: 'Messages go both ways',
-  step_direct: 'A WebRTC data channel opens',
+  step_direct: 'A WebRTC channel opens',
   state_waiting: 'not tried yet',
   state_running: 'trying',
   state_done: 'works',
