@@ -280,14 +280,14 @@ tale('a lost line: the member stays for fifteen seconds, and then leaves', async
 
 story('a new connection instead of the old: entered again at once, and the old member goes after its grace', async (stage) => {
   const line = await stage.line();
-  const anna = hasty(await stage.arrive({ at: line.at, clientId: 'anna', transportParams: { remainPresentFor: 2000 } }));
+  const anna = await stage.arrive({ at: line.at, clientId: 'anna', transportParams: { remainPresentFor: 2000 }, disconnectedRetryTimeout: 500 });
   const ben = await stage.arrive();
   const eyes = await watch(ben.channels.get(stage.room));
   await anna.channels.get(stage.room).presence.enter('x');
   const { id } = anna.connection;
   line.break();
   await reaches(anna.connection, 'disconnected');
-  await pause(50); // the first attempt to come back still has the key
+  await pause(100); // the first attempt to come back, which has the key, has failed
   anna.connection.connectionManager.connectionKey = 'nobody-knows-this-key';
   line.mend();
   await eyes.tells('enter anna', 'enter anna');
