@@ -100,3 +100,16 @@ func TestTheLimitOfARoomCountsBothKinds(t *testing.T) {
 	s.ably(t, "erin").attach(t, "a name that no LetShare room may have: ü/?")
 	wantHubConsistent(t, s)
 }
+
+// An Ably client hears of a LetShare user whose socket died, as the LetShare members would.
+func TestAnAblyClientHearsTheAnnouncedLeave(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, withAblyKeys, func(c *Config) { c.WebSocket.AnnounceLeaveSeconds = 0.01 })
+	ben := s.ably(t, "ben")
+	ben.attach(t, "room")
+	ann := s.dial(t, "ann")
+	ann.subscribe(t, "room", "signal:all")
+	ann.close()
+	ben.hears(t, "room", `signal:all {"from":"ann","type":"leave"}`)
+	wantHubConsistent(t, s)
+}

@@ -226,6 +226,7 @@ func (s *shard) backlog(a *attachment, missed []*publication) (frames [][]byte, 
 func (s *shard) detachAbly(room *Room, m *Member, call *ablyCall) {
 	if room.ably.detach(m, call.name, s.now) {
 		s.account.attachments.Add(-1)
+		s.keepMissing(room)
 	}
 	s.detachedAbly(room, m, call.connectionID)
 	if !call.quiet {

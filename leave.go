@@ -29,7 +29,7 @@ func (r *Room) hasUser(identity string) bool {
 
 // miss notes when the room is to hear of a user's end. False: nobody is there to hear it, or the user is there still.
 func (r *Room) miss(identity string, until time.Time) bool {
-	if len(r.members) == 0 || r.hasUser(identity) {
+	if r.population() == 0 || r.hasUser(identity) {
 		return false
 	}
 	if r.missed == nil {
@@ -79,7 +79,7 @@ func (s *shard) keepMissing(room *Room) {
 	if room.missed == nil {
 		return
 	}
-	if len(room.members) == 0 {
+	if room.population() == 0 {
 		s.missed -= len(room.missed)
 		clear(room.missed)
 	}
@@ -123,7 +123,7 @@ func (s *shard) checkMissing(r *shardReport) {
 		if (room.missed != nil) != (s.missing[name] == room) || room.missed != nil && len(room.missed) == 0 {
 			r.note("room %q misses %d users, listed among those that miss any: %t", name, len(room.missed), s.missing[name] != nil)
 		}
-		if len(room.members) == 0 && len(room.missed) > 0 {
+		if room.population() == 0 && len(room.missed) > 0 {
 			r.note("room %q misses users, and nobody is in it", name)
 		}
 		for identity := range room.missed {
