@@ -283,6 +283,30 @@ story('a backlog that is too large to send again: attached, not resumed, 90004, 
   assert.ok(!states.slice(states.findIndex((c) => c.current === 'connected') + 1).length, 'it stayed connected');
 });
 
+story('away for longer than messages are kept: the same connection, its channel not resumed, 90003', async (stage) => {
+  const house = await stage.house({ ably: { history_seconds: 1 } });
+  const line = await stage.line(house.at);
+  const [anna, ben] = [await stage.arrive({ at: house.at }), hasty(await stage.arrive({ at: line.at }))];
+  const [channel, says] = [ben.channels.get(stage.room), (name) => anna.channels.get(stage.room).publish(name, '')];
+  const ear = await listen(channel);
+  await says('heard');
+  await ear.hears('heard');
+  const { id } = ben.connection;
+  line.break();
+  await reaches(ben.connection, 'disconnected');
+  await says('missed');
+  await pause(3000);
+  await says('also missed'); // the server forgets what is old when it looks there again
+  const seen = changes(channel);
+  line.mend();
+  await eventually('the channel is told', () => seen.some((c) => c.reason?.code === 90003), 15_000, () => JSON.stringify(seen));
+  assert.equal(seen.find((c) => c.reason?.code === 90003).resumed, false);
+  assert.equal(ben.connection.id, id);
+  await says('end');
+  await ear.hears('end');
+  assert.deepEqual(ear.names(), ['heard', 'end']);
+});
+
 tale('one hundred cuts under load: every listener ends with exactly what was published', async (stage) => {
   const cast = [
     { sdk: sdks[0], useBinaryProtocol: true }, { sdk: sdks[0], useBinaryProtocol: false },

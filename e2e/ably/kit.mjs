@@ -103,15 +103,19 @@ class Stage {
   }
 
   // join is a member of the LetShare protocol in a room, with its own signals and those for all, as the app does.
-  async join(userId, room = this.room, at = server) {
-    const token = await mint(userId);
+  async join(userId, room = this.room, { at, file } = { at: server, file: config }) {
+    const token = await mint(userId, file);
     const socket = new WebSocket(`ws://${at}/?${new URLSearchParams({ token, userId })}`);
     const member = new Member(userId, room, socket);
     this.ends.push(() => socket.terminate());
     await within(new Promise((resolve, reject) => { socket.on('open', resolve); socket.on('error', reject); }), `${userId} connects`);
     for (const event of [`signal:${userId}`, 'signal:all']) {
       member.send({ type: 'subscribe', channel: room, event });
-      await eventually(`${userId} is subscribed to ${event}`, () => member.frames.some((f) => f.type === 'subscribed' && f.event === event));
+      await eventually(`${userId} is subscribed to ${event}`, () => {
+        const refusal = member.frames.find((f) => f.type === 'error');
+        if (refusal) throw new Error(`${userId} is refused: ${refusal.error.reason}`);
+        return member.frames.some((f) => f.type === 'subscribed' && f.event === event);
+      });
     }
     return member;
   }
@@ -258,10 +262,10 @@ class House {
   async start() {
     this.folder ??= await mkdtemp(join(tmpdir(), 'letshare-ably-'));
     this.at ??= `127.0.0.1:${await freePort()}`;
-    const file = join(this.folder, 'config.json');
-    await writeFile(file, JSON.stringify(configuration({ port: this.at.split(':')[1], ...this.settings })));
+    this.file = join(this.folder, 'config.json');
+    await writeFile(this.file, JSON.stringify(configuration({ port: this.at.split(':')[1], ...this.settings })));
     const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => name !== 'MODE' && !name.startsWith('LETSHARE_')));
-    this.process = spawn(binary, ['-config', file], { env: clean, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.process = spawn(binary, ['-config', this.file], { env: clean, stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     for (const stream of [this.process.stdout, this.process.stderr]) stream.on('data', (text) => (said += text));
     this.ended = new Promise((resolve) => this.process.on('exit', (code) => resolve(code)));
@@ -290,9 +294,9 @@ function freePort() {
   });
 }
 
-// mint is a token of the LetShare protocol.
-export async function mint(userId) {
-  const { stdout } = await promisify(execFile)(binary, ['token', '-user', userId, '-config', config]);
+// mint is a token of the LetShare protocol, for the server of a configuration.
+export async function mint(userId, file = config) {
+  const { stdout } = await promisify(execFile)(binary, ['token', '-user', userId, '-config', file]);
   return stdout.trim();
 }
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { keys } from './config.mjs';
-import { eventually, figure, listen, refused, story, tale, unique } from './kit.mjs';
+import { eventually, figure, listen, reaches, refused, story, tale, unique } from './kit.mjs';
 import { action } from './raw.mjs';
 
 story('too many messages a second: the surplus is refused with 42911, the rest arrives, the connection lives', async (stage) => {
@@ -103,4 +103,15 @@ tale('/metrics counts the connections of both protocols', async (stage) => {
   await eventually('two connections', async () => (await figure('active_connections', house.at)) === 2);
   clients[0].close();
   await eventually('one connection', async () => (await figure('active_connections', house.at)) === 1);
+});
+
+story('a server that is full says so, and its clients come in as soon as there is room', async (stage) => {
+  const house = await stage.house({ websocket: { max_connections: 1 } });
+  const first = await stage.arrive({ at: house.at });
+  const second = stage.meet({ at: house.at });
+  await reaches(second.connection, 'disconnected');
+  assert.equal(second.connection.errorReason.code, 80003);
+  first.close();
+  await reaches(second.connection, 'connected');
+  assert.equal((await second.channels.get(stage.room).publish('in', '')).serials.length, 1);
 });
