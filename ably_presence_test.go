@@ -372,3 +372,176 @@ func (s *testServer) ablyToken(t testing.TB, clientID string, capability map[str
 	}
 	return strings.TrimSpace(out.String())
 }
+
+// A connection that was lost is there for exactly its grace, in the company of one that came back in time.
+func TestAblyPresenceLeavesAfterItsGrace(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(c *Config) { withAblyKeys(c); c.WebSocket.IdleTimeoutSeconds = maxConfigSeconds }, func(t *testing.T, s *pipeServer) {
+		a := bubbleArena(t, s)
+		defer a.end()
+		a.rooms = []string{"room"}
+		a.watchers = []*actor{a.watch()}
+		for _, remain := range []time.Duration{presenceGrace, 40 * time.Second} {
+			lost, back := &person{remain: remain, rooms: a.nowhere()}, &person{remain: remain, rooms: a.nowhere()}
+			a.people = append(a.people, lost, back)
+			for _, p := range []*person{lost, back} {
+				p.at = a.connect("", remain)
+				p.meet()
+				a.say(p, "room", "a", "x")
+				p.at.cut()
+				p.at, p.lost = nil, time.Now()
+			}
+			time.Sleep(remain - 2*time.Second)
+			a.look("just before the end of the grace")
+			a.resume(back)
+			time.Sleep(2 * time.Second)
+			a.look("at its end")
+			if len(lost.rooms["room"]) != 0 || len(back.rooms["room"]) != 1 {
+				t.Fatal("the model is wrong")
+			}
+			time.Sleep(time.Minute)
+			a.look("long after it")
+			a.ask(back.at, ably.ProtocolMessage{Action: ably.ActionClose}, ably.ActionClosed)
+			back.rooms = nil
+			back.remain = 0
+			back.at, back.lost = nil, time.Now()
+			a.look("when it has closed")
+		}
+	})
+}
+
+// The set is told in pages that leave room in the queue, however large it is, and a tick goes on where the last has stopped.
+// Whoever is too slow for what the server itself has to tell gets the whole set anew instead of being cut.
+func TestAblyPresenceIsToldAsTheQueueDrains(t *testing.T) {
+	s := stillServer(t, func(c *Config) { withAblyKeys(c); c.WebSocket.MaxQueueBytes = 128 << 10 })
+	sh := s.hub.shards[0]
+	sh.account, sh.ably = s.account, s.rules.Load().ably
+	do := func(m *Member, call ablyCall) {
+		t.Helper()
+		reply := make(chan *Refusal, 1)
+		sh.now = time.Now()
+		if sh.handleAbly(&op{kind: opAbly, member: m, room: "room", ably: &call, reply: reply}); call.failure != nil {
+			t.Fatal(call.failure)
+		}
+	}
+	client := func(name string) *conn {
+		c := connectStill(s, Identity{UserID: name})
+		c.member.dialect = dialectAblyJSON
+		return c
+	}
+	see := &sight{}
+	read := func(c *conn) (bytes int) {
+		for _, frame := range takeFrames(c) {
+			_, payload, err := readServerFrame(strings.NewReader(string(frame)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := ably.Decode(ably.JSON, payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Action == ably.ActionAttached {
+				see.attached(m.Flags&ably.FlagHasPresence != 0)
+			} else {
+				see.take(&m)
+			}
+			bytes += len(frame)
+		}
+		return bytes
+	}
+	crowd := client("crowd")
+	for i := range 60 {
+		do(&crowd.member, ablyCall{kind: ablyPresence, connectionID: "crowd", generation: 1, serial: ably.Some(int64(i)),
+			presence: []ably.PresenceMessage{member(ably.PresenceEnter, fmt.Sprint(i), strings.Repeat("x", 10_000))}})
+	}
+	ann := client("ann")
+	do(&ann.member, ablyCall{kind: ablyAttach, attachment: &attachment{member: &ann.member, name: "room", connectionID: "ann", granted: ablyDefaultModes}})
+	ticks := 0
+	for ; ticks < 100 && (ticks == 0 || see.syncing); ticks++ {
+		if n := read(ann); n > 128<<10 {
+			t.Fatalf("%d bytes at once", n)
+		}
+		sh.ablyTick()
+	}
+	read(ann)
+	if got := len(see.list()); got != 60 || ticks < 4 {
+		t.Fatalf("%d members are seen after %d ticks", got, ticks)
+	}
+	// A queue that is nearly full of other things does not take sixty leaves with data.
+	if ann.outbox.put(make([]byte, 120<<10)); ann.outbox.ended() != notEnded {
+		t.Fatal("the queue takes too little")
+	}
+	do(&crowd.member, ablyCall{kind: ablyDepart, connectionID: "crowd", generation: 1})
+	if ann.outbox.ended() != notEnded {
+		t.Fatal("a slow client is cut for what the server itself says")
+	}
+	takeFrames(ann)
+	sh.ablyTick()
+	if read(ann); len(see.list()) != 0 {
+		t.Fatalf("%q are still seen", see.list())
+	}
+	for _, report := range []*shardReport{sh.check()} {
+		if len(report.findings) > 0 || report.kept != s.account.held.Load() {
+			t.Errorf("%q; %d bytes are kept, %d in the account", report.findings, report.kept, s.account.held.Load())
+		}
+	}
+}
+
+// Members need memory, which they get from messages that are kept; when there is none they are refused.
+func TestAblyPresenceIsBoundedByMemory(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, withAblyKeys, func(c *Config) {
+		c.WebSocket.MaxBufferedBytes, c.WebSocket.MaxQueueBytes, c.WebSocket.MaxMessageBytes = 2<<20, 1<<20, 64<<10
+		c.Ably.MaxPresenceMembers, c.Ably.MessagesPerSecond = 0, 0
+	})
+	ann := s.ably(t, "ann")
+	entered := 0
+	for ; entered < 100; entered++ {
+		ann.postPresence(t, "room", member(ably.PresenceEnter, fmt.Sprint(entered), strings.Repeat("x", 60_000)))
+		if m := ann.next(t); m.Action == ably.ActionNack {
+			if m.Error.Code != 91003 {
+				t.Errorf("refused with %d", m.Error.Code)
+			}
+			break
+		}
+	}
+	if limit := int(s.server.account.limit) / 60_000; entered > limit || entered < limit/4 {
+		t.Errorf("%d members of 60000 bytes are let in, where the limit is %d bytes", entered, s.server.account.limit)
+	}
+	wantHubConsistent(t, s)
+	ann.enters(t, "room", member(ably.PresenceLeave, "0", ""), member(ably.PresenceLeave, "1", ""))
+	ann.enters(t, "room", member(ably.PresenceEnter, "small", ""))
+	ann.say(t, ably.ProtocolMessage{Action: ably.ActionClose})
+	ann.until(t, ably.ActionClosed)
+	wantHubConsistent(t, s)
+}
+
+// LetShare members hear nothing of presence, are no members of the set, and count among those who are there.
+func TestAblyPresenceLeavesLetShareMembersAlone(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, withAblyKeys)
+	ming := s.dial(t, "ming")
+	ming.subscribe(t, "room", eventAll)
+	ann, ben := s.ably(t, "ann", "clientId=ann"), s.ably(t, "ben")
+	ann.attach(t, "room")
+	ann.attach(t, "[?rewind=1]room")
+	ben.attach(t, "room", func(m *ably.ProtocolMessage) { m.Flags = ably.ModeSubscribe })
+	ann.enters(t, "room", member(ably.PresenceEnter, "", "x"))
+	var got ablyOccupancy
+	s.server.hub.each(func(sh *shard) {
+		if room := sh.rooms["room"]; room != nil {
+			got = room.occupancy()
+		}
+	})
+	if want := (ablyOccupancy{connections: 3, publishers: 2, subscribers: 3, presenceConnections: 1, presenceMembers: 1, presenceSubscribers: 1}); got != want {
+		t.Errorf("the occupancy is %+v, want %+v", got, want)
+	}
+	ann.enters(t, "room", member(ably.PresenceLeave, "", ""))
+	ann.say(t, ably.ProtocolMessage{Action: ably.ActionClose})
+	ann.until(t, ably.ActionClosed)
+	ming.publish(t, "room", eventAll, `{"type":"discover"}`) // whatever came for her before would be kept
+	if len(ming.kept) > 0 {
+		t.Errorf("a LetShare member gets %q", ming.kept)
+	}
+	wantHubConsistent(t, s)
+}
