@@ -69,7 +69,9 @@ func (a *ablyConn) take(p []byte) {
 		a.enter(&m)
 	case ably.ActionSync:
 		a.resync(&m)
-	case ably.ActionAnnotation, ably.ActionObject:
+	case ably.ActionAnnotation:
+		a.annotate(&m)
+	case ably.ActionObject:
 		a.nack(&m, errAblyUnsupported)
 	case ably.ActionAuth:
 		a.authorize(m.AccessToken)
@@ -88,7 +90,7 @@ func (a *ablyConn) refuseGarbled(m *ably.ProtocolMessage) {
 		return
 	}
 	switch {
-	case m.MsgSerial.OK && (m.Action == ably.ActionMessage || m.Action == ably.ActionPresence):
+	case m.MsgSerial.OK && (m.Action == ably.ActionMessage || m.Action == ably.ActionPresence || m.Action == ably.ActionAnnotation):
 		a.nack(m, errAblyBadData)
 	case m.Action == ably.ActionAttach && m.Channel.OK:
 		a.failChannel(m.Channel.V, errAblyBadParams)
@@ -115,8 +117,12 @@ func (a *ablyConn) attach(m *ably.ProtocolMessage) {
 		a.failChannel(label, failure)
 		return
 	}
+	if asked&ably.ModeAnnotationSubscribe != 0 && !a.rules.namespace(name.room).MutableMessages {
+		a.failChannel(label, errAblyImmutable)
+		return
+	}
 	granted := a.grant(name.room, asked)
-	if granted == 0 {
+	if granted == 0 || wishes.occupancy != 0 && !a.identity.capability.allows(name.room, ablyOpChannelMetadata) {
 		a.failChannel(label, errAblyNotAllowed)
 		return
 	}
@@ -130,6 +136,7 @@ func (a *ablyConn) attach(m *ably.ProtocolMessage) {
 	}
 	a.call = ablyCall{kind: ablyAttach, attach: wishes, attachment: &attachment{
 		member: &a.conn.member, name: label, connectionID: a.session.id, echo: a.echo, granted: granted,
+		filter: wishes.filter, watches: wishes.occupancy,
 	}}
 	a.ask(name.room)
 	if a.call.failure != nil {
@@ -144,7 +151,11 @@ func (a *ablyConn) grant(room string, asked uint64) uint64 {
 	if asked == 0 {
 		asked = ablyDefaultModes
 	}
-	return asked & modesFor(a.identity.capability.ops(room))
+	granted := asked & modesFor(a.identity.capability.ops(room))
+	if strings.HasPrefix(room, metaPrefix) {
+		granted &= ably.ModeSubscribe // the server alone speaks there
+	}
+	return granted
 }
 
 // detach detaches from a channel. One that it is not attached to is left all the same.
@@ -162,6 +173,10 @@ func (a *ablyConn) detach(m *ably.ProtocolMessage) {
 
 // publish publishes messages, and acknowledges or refuses them: never both, never neither.
 func (a *ablyConn) publish(m *ably.ProtocolMessage) {
+	if changesMessages(m.Messages) {
+		a.change(m)
+		return
+	}
 	name, failure := a.may(m, len(m.Messages), ablyOpPublish, ably.ModePublish)
 	if failure == nil {
 		failure = a.rules.complete(m.Messages, a.identity.clientID, a.session.id+":"+strconv.FormatInt(m.MsgSerial.V, 10))
@@ -200,7 +215,7 @@ func (a *ablyConn) may(m *ably.ProtocolMessage, items int, op ablyOp, mode uint6
 	if !a.inflow.take(a.rules.messages, float64(max(1, items)), a.conn.wire.clock()) {
 		return name, errAblyRate
 	}
-	if !a.identity.capability.allows(name.room, op) {
+	if !a.identity.capability.allows(name.room, op) || strings.HasPrefix(name.room, metaPrefix) {
 		return name, errAblyNotAllowed
 	}
 	if channel := a.channels[m.Channel.V]; channel != nil && channel.granted&mode == 0 {
@@ -392,8 +407,6 @@ func (a *ablyConn) farewell(reason Ending) []byte {
 		m.Error = errAblyStopping
 	case ExpiredToken:
 		m.Error = errAblyExpired
-	case AccessWithdrawn:
-		m = ably.ProtocolMessage{Action: ably.ActionError, Error: errAblyWithdrawn}
 	}
 	return ablyFrame(a.format, &m)
 }

@@ -99,6 +99,7 @@ var (
 	errAblyExpiredSerial = &ably.ErrorInfo{Code: 90003, StatusCode: 404, Message: "messages since then are no longer kept: some are missing"}
 	errAblyLongBacklog   = &ably.ErrorInfo{Code: 90004, StatusCode: 404, Message: "too many messages since then: some are missing"}
 	errAblyBadName       = &ably.ErrorInfo{Code: 40010, StatusCode: 400, Message: "this is not a channel's name"}
+	errAblyBadFilter     = &ably.ErrorInfo{Code: 40010, StatusCode: 400, Message: "the channel's filter cannot be used: it is an expression over name, clientId, headers and extras, in base64"}
 	errAblyBadParams     = &ably.ErrorInfo{Code: 40000, StatusCode: 400, Message: "a channel parameter cannot be read"}
 	errAblyBadData       = &ably.ErrorInfo{Code: 40013, StatusCode: 400, Message: "the message cannot be read"}
 	errAblyBadID         = &ably.ErrorInfo{Code: 40031, StatusCode: 400, Message: "the ids of one publish must share a base and end in :0, :1, …"}
@@ -116,7 +117,6 @@ var (
 	errAblyStopping      = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the server is stopping or restarting"}
 	errAblyBusy          = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the server takes no more connections now"}
 	errAblyExpired       = &ably.ErrorInfo{Code: 40142, StatusCode: 401, Message: "the token has expired"}
-	errAblyWithdrawn     = &ably.ErrorInfo{Code: 40101, StatusCode: 401, Message: "the credentials are no longer accepted"}
 	errAblyCut           = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the connection was cut"}
 )
 

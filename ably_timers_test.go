@@ -164,7 +164,7 @@ func TestAChannelThatNobodyUsesIsForgotten(t *testing.T) {
 	})
 }
 
-// A reload can take a key away: who came with it must go for good, others stay.
+// A reload can take a key away: who came with it must come back, and is refused; others stay.
 func TestAReloadTakesAnAblyKeyAway(t *testing.T) {
 	t.Parallel()
 	inBubble(t, withAblyKeys, func(t *testing.T, s *pipeServer) {
@@ -175,8 +175,11 @@ func TestAReloadTakesAnAblyKeyAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		poor.wantEnded(s.since(), 0, time.Second, "close 4003 access_withdrawn")
-		if got := poor.got(); !strings.Contains(got[len(got)-2], `"action":9`) || !strings.Contains(got[len(got)-2], `"code":40101`) {
+		if got := poor.got(); !strings.Contains(got[len(got)-2], `"action":6`) {
 			t.Errorf("the withdrawal is told as %q", got)
+		}
+		if got := s.ablyJoin("poor", "key="+testAblyPoorKey).got(); !strings.Contains(got[0], `"action":9`) || !strings.Contains(got[0], `"code":40101`) {
+			t.Errorf("coming back is answered %q", got)
 		}
 		rich.send(`{"action":0,"id":"still there?"}`)
 		rich.wantLast(`{"action":0,"id":"still there?"}`)
