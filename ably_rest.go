@@ -268,8 +268,7 @@ func (q *ablyRequest) look(room string, see func(*Room)) *ably.ErrorInfo {
 
 // askAbly lets a room's shard carry out a call. An error: the server stops, and nothing was done. Any goroutine but a shard's.
 func (s *Server) askAbly(room string, call *ablyCall) *ably.ErrorInfo {
-	s.handshakes.Add(1) // a drain waits for what is under way, and lets nothing begin
-	defer s.handshakes.Done()
+	defer s.handshakes.end(s.handshakes.begin()) // a drain waits for what is under way, and lets nothing begin
 	if s.draining.Load() {
 		return errAblyStopping
 	}
@@ -281,8 +280,7 @@ func (s *Server) askAbly(room string, call *ablyCall) *ably.ErrorInfo {
 
 // askShards lets every shard run see. It returns when all have. An error: the server stops, and nothing was done.
 func (s *Server) askShards(see func(*shard)) *ably.ErrorInfo {
-	s.handshakes.Add(1)
-	defer s.handshakes.Done()
+	defer s.handshakes.end(s.handshakes.begin())
 	if s.draining.Load() {
 		return errAblyStopping
 	}

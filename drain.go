@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (s *Server) drain() {
 	if s.inherited {
 		s.listener.Close()
 	}
-	s.handshakes.Wait()
+	s.handshakes.wait()
 	s.endTransfers()
 	conns := s.conns.snapshot()
 	gone := make(chan struct{})
@@ -38,6 +39,48 @@ func (s *Server) drain() {
 		s.http.Close()
 	}
 	<-gone
+}
+
+// underWay counts what a drain must wait for. A sync.WaitGroup may not grow from zero while somebody waits for it, and panics when it
+// does so at the wrong moment: newcomers do just that. Any goroutine may call its methods.
+type underWay struct {
+	mu   sync.Mutex
+	n    int
+	none chan struct{} // made by wait, closed when n is 0; nil before
+}
+
+// begin counts one, and reports whether it did: whatever begins behind wait finds the server draining, and ends by itself.
+func (u *underWay) begin() (counted bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.none != nil {
+		return false
+	}
+	u.n++
+	return true
+}
+
+// end is the end of one that begin counted, or did not.
+func (u *underWay) end(counted bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !counted {
+		return
+	}
+	if u.n--; u.n == 0 && u.none != nil {
+		close(u.none)
+	}
+}
+
+// wait returns when everything has ended that had begun. It may be called once.
+func (u *underWay) wait() {
+	u.mu.Lock()
+	u.none = make(chan struct{})
+	if u.n == 0 {
+		close(u.none)
+	}
+	u.mu.Unlock()
+	<-u.none
 }
 
 // endTransfers tells those who relay files that the server stops, and gives that a moment to reach them.

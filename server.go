@@ -51,7 +51,7 @@ type Server struct {
 
 	draining   atomic.Bool
 	nextID     atomic.Uint64
-	handshakes sync.WaitGroup // upgrades under way, so that Run does not end before they have found their end
+	handshakes underWay // upgrades and REST requests under way, so that Run does not end before they have found their end
 	rate       rateGauge
 	memory     memoryGauge
 	console    console
@@ -338,8 +338,7 @@ func (s *Server) serveRead(w http.ResponseWriter, r *http.Request, serve http.Ha
 
 // serveWebSocket admits or refuses an upgrade: drain, form, origin, token, user id, limits, in this order.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	s.handshakes.Add(1)
-	defer s.handshakes.Done()
+	defer s.handshakes.end(s.handshakes.begin())
 	rules := s.rules.Load()
 	address := rules.auth.ClientAddress(r)
 	forAbly := rules.ably != nil && wantsAbly(r)
