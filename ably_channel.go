@@ -13,25 +13,37 @@ import (
 
 // channelName is a channel's name as a client writes it, taken apart.
 type channelName struct {
-	room   string            // the name proper, which is the room's
+	room   string            // the name proper, which is the room's; with [meta] in front of what the server itself speaks on
 	params map[string]string // of the qualifier [?k=v&…]; nil without one
+	filter string            // of the qualifier [filter=…], in base64; "" without one
 }
 
 // parseChannelName takes a name apart. Names are case-sensitive, not empty, without a line break, and begin neither with a
-// colon nor with a bracket, but for that of a qualifier.
+// colon nor with a bracket, but for that of a qualifier: [?k=v], [filter=BASE64], [filter=BASE64?k=v], [meta], [meta?k=v].
 func parseChannelName(name string) (channelName, bool) {
-	var c channelName
-	c.room = name
-	if rest, ok := strings.CutPrefix(name, "[?"); ok {
-		query, proper, closed := strings.Cut(rest, "]")
+	c := channelName{room: name}
+	if rest, ok := strings.CutPrefix(name, "["); ok {
+		qualifier, proper, closed := strings.Cut(rest, "]")
+		kind, query, asks := strings.Cut(qualifier, "?")
 		values, err := url.ParseQuery(query)
 		if !closed || err != nil {
 			return c, false
 		}
-		c.room, c.params = proper, make(map[string]string)
+		if asks {
+			c.params = make(map[string]string)
+		}
 		for key := range values {
 			c.params[key] = values.Get(key)
 		}
+		if kind == "meta" {
+			c.room = metaPrefix + proper
+			return c, c.room == metaLifecycle || c.room == metaStats
+		}
+		filter, filtered := strings.CutPrefix(kind, "filter=")
+		if filtered == (filter == "") || !filtered && (kind != "" || !asks) {
+			return c, false
+		}
+		c.room, c.filter = proper, filter
 	}
 	ok := c.room != "" && len(c.room) <= maxAblyChannelBytes && c.room[0] != ':' && c.room[0] != '[' && !strings.ContainsAny(c.room, "\r\n")
 	return c, ok
@@ -150,6 +162,20 @@ func readAttach(m *ably.ProtocolMessage, name channelName) (asked uint64, wishes
 			wishes.rewind = how
 		}
 		wishes.params["rewind"] = text
+	}
+	if text := param("occupancy"); text != "" {
+		metrics, ok := parseOccupancy(text)
+		if !ok {
+			return 0, wishes, errAblyBadParams
+		}
+		wishes.occupancy = metrics
+		wishes.params["occupancy"] = text
+	}
+	if name.filter != "" {
+		var err error
+		if wishes.filter, err = parseAblyFilter(name.filter); err != nil {
+			return 0, wishes, errAblyBadFilter
+		}
 	}
 	if text := param("delta"); text != "" && text != "vcdiff" {
 		return 0, wishes, errAblyBadParams

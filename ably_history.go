@@ -259,6 +259,8 @@ func (q *ablyRequest) channelFor(label string, op ablyOp) (room string, problem 
 		return "", errAblyBadName
 	case !q.identity.capability.allows(name.room, op):
 		return "", errAblyNotAllowed
+	case strings.HasPrefix(name.room, metaPrefix) && op != ablyOpHistory && op != ablyOpSubscribe && op != ablyOpChannelMetadata:
+		return "", errAblyNotAllowed
 	}
 	return name.room, nil
 }

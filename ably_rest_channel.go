@@ -76,7 +76,7 @@ func (q *ablyRequest) occupied(prefix, after string) (names []string, problem *a
 	problem = q.server.askShards(func(s *shard) {
 		var here []string
 		for name, room := range s.rooms {
-			if strings.HasPrefix(name, prefix) && name > after && room.population() > 0 {
+			if strings.HasPrefix(name, prefix) && name > after && room.population() > 0 && !strings.HasPrefix(name, metaPrefix) {
 				here = append(here, name)
 			}
 		}

@@ -25,6 +25,9 @@ type ablyRoom struct {
 	said     string            // channelSerial of the latest publication of messages
 	former   map[string]uint64 // series of earlier processes, and up to which number their serials are good: see ablyJournal
 	presence *presenceSet      // who is present; nil until the first member
+	watched  bool              // an attachment wants to know how many are here, or one did of late
+	told     uint64            // occupancy events so far
+	open     bool              // somebody is here, as far as has been told on [meta]channel.lifecycle
 	seen     int64             // ms when it was last of use; once nobody is attached it outlives this by the connection state's time
 }
 
@@ -34,11 +37,14 @@ type attachment struct {
 	member       *Member
 	name         string // the channel's name as the client writes it, with qualifiers
 	connectionID string
-	echo         bool // wants its own messages back
+	echo         bool        // wants its own messages back
+	filter       *ablyFilter // which messages it wants; nil: all
 
 	// Shard.
-	granted uint64        // modes (ably.Mode…)
-	sync    *presenceSync // how far it has been told who is present; nil: all of it
+	granted uint64           // modes (ably.Mode…)
+	sync    *presenceSync    // how far it has been told who is present; nil: all of it
+	watches occupancyMetrics // which figures it wants to be told
+	told    string           // those that it was told last, as JSON
 }
 
 // publication is one accepted publish: one message or several that share a serial and travel in one frame; or several presence
@@ -50,6 +56,8 @@ type publication struct {
 	frames  [2][]byte            // the same as frames, by format; made at need, and only while it is being delivered
 	size    int                  // bytes that keeping it costs
 	state   *ablyRoom            // where it was published
+
+	subjects []filterSubject // the messages as filters see them; made at need, and only while it is being delivered
 }
 
 func newAblyRoom(name, series string) *ablyRoom {

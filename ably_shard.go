@@ -53,9 +53,11 @@ type ablyCall struct {
 
 // attachWishes is what a client wants at its attaching beside the modes.
 type attachWishes struct {
-	serial string            // up to which it has seen everything, "" if it is new
-	rewind rewind            // how much of the past it wants, if it is new
-	params map[string]string // to be confirmed
+	serial    string            // up to which it has seen everything, "" if it is new
+	rewind    rewind            // how much of the past it wants, if it is new
+	params    map[string]string // to be confirmed
+	filter    *ablyFilter       // which messages it wants; nil: all
+	occupancy occupancyMetrics  // which figures it wants to be told
 }
 
 // ablyAccount counts what all shards keep for Ably's clients, and bounds it. Any goroutine.
@@ -66,6 +68,7 @@ type ablyAccount struct {
 	channels    atomic.Int64 // rooms with Ably state
 	attachments atomic.Int64
 	members     atomic.Int64 // of all presence sets
+	audience    metaAudience // who listens to the server itself
 }
 
 // add changes how many bytes are kept.
@@ -80,6 +83,7 @@ type ablyShard struct {
 	kept      publications     // of all rooms, oldest first
 	persisted publications     // the same for persisted namespaces, which are kept for longer
 	gone      int64            // bytes of those among them that their rooms have dropped, at the most
+	lifecycle []ably.Message   // channels that have opened or closed, not yet told; nil: none
 }
 
 // handleAbly carries out a call and answers.
@@ -167,7 +171,7 @@ func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 	switch {
 	case before != nil:
 		// The same socket goes on: what came meanwhile has gone over it, or is about to.
-		before.granted = a.granted
+		before.granted, before.watches, before.told = a.granted, a.watches, ""
 		answer.Flags |= ably.FlagResumed
 	case call.attach.serial != "":
 		missed, lost := state.after(call.attach.serial)
@@ -195,9 +199,14 @@ func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 	if before == nil {
 		state.attached = append(state.attached, a)
 		s.account.attachments.Add(1)
+		s.attachedMeta(room)
 	}
 	if state.presence.forgetSync(attached); present {
 		s.syncAbly(state, attached)
+	}
+	if attached.watches != 0 {
+		state.watched = true
+		s.tellOccupancy(state, attached, room.occupancy())
 	}
 	return nil
 }
@@ -213,7 +222,10 @@ func (s *shard) backlog(a *attachment, missed []*publication) (frames [][]byte, 
 		if !a.wants(p) {
 			continue
 		}
-		frame := p.encode(a.format(), a.name)
+		frame := p.encode(a)
+		if p.subjects = nil; frame == nil {
+			continue
+		}
 		if size += len(frame); size > room {
 			return nil, errAblyLongBacklog
 		}
@@ -265,12 +277,15 @@ func (s *shard) place(room *Room, p *publication) {
 		s.journal.record(p, before)
 	}
 	for _, a := range room.ably.attached {
-		if a.wants(p) {
+		if !a.wants(p) {
+			continue
+		}
+		if frame := p.frame(a); frame != nil {
 			s.tally.deliveries++
-			s.put(a.member, p.frame(a))
+			s.put(a.member, frame)
 		}
 	}
-	p.frames = [2][]byte{} // those who need it later are few
+	p.frames, p.subjects = [2][]byte{}, nil // those who need it later are few
 }
 
 // keepAbly keeps a publication for those who are cut off, as long as there is memory for it; the oldest go first, of its channel
@@ -363,6 +378,8 @@ func (s *shard) ablyTick() {
 	s.forgetUntil(&s.channels.persisted, s.now.Add(-persisted).UnixMilli())
 	for name, room := range s.channels.rooms {
 		s.presenceTick(room)
+		s.occupancyTick(room)
+		s.metaTick(room)
 		if !room.ably.idle(s.now, patience) {
 			continue
 		}
@@ -394,11 +411,12 @@ func (a *attachment) wants(p *publication) bool {
 // format is the codec that the attachment's client speaks.
 func (a *attachment) format() ably.Format { return a.member.dialect.format() }
 
-// frame is the publication's frame for an attachment, shared by all that attached under the room's own name.
+// frame is the publication's frame for an attachment, shared by all that attached under the room's own name. nil: a filter
+// leaves nothing of it.
 func (p *publication) frame(a *attachment) []byte {
 	format := a.format()
 	if a.name != p.state.name {
-		return p.encode(format, a.name)
+		return p.encode(a)
 	}
 	if p.frames[format] == nil {
 		p.frames[format] = ablyFrame(format, &p.message)
@@ -406,11 +424,19 @@ func (p *publication) frame(a *attachment) []byte {
 	return p.frames[format]
 }
 
-// encode makes the frame for a channel's name.
-func (p *publication) encode(format ably.Format, name string) []byte {
+// encode makes the frame for an attachment alone. nil: its filter leaves nothing of it.
+func (p *publication) encode(a *attachment) []byte {
 	message := p.message
-	message.Channel = ably.Some(name)
-	return ablyFrame(format, &message)
+	message.Channel = ably.Some(a.name)
+	if a.filter != nil && message.Action == ably.ActionMessage {
+		if p.subjects == nil {
+			p.subjects = filterSubjects(message.Messages)
+		}
+		if message.Messages = a.filter.pick(message.Messages, p.subjects); len(message.Messages) == 0 {
+			return nil
+		}
+	}
+	return ablyFrame(a.format(), &message)
 }
 
 // check compares what the shard keeps for Ably's clients.

@@ -508,3 +508,18 @@ const (
 	// ablyChannelShare is the part of what may be kept in all that one channel may keep.
 	ablyChannelShare = 4
 )
+
+// Filters, and the channels that the server itself speaks on (ably_filter.go, ably_meta.go).
+const (
+	// maxAblyFilterBytes, maxAblyFilterParts and maxAblyFilterDepth bound a filter: every message on the channel is held
+	// against it, for each who has one.
+	maxAblyFilterBytes = 1024
+	maxAblyFilterParts = 64
+	maxAblyFilterDepth = 16
+	// maxAblyFilterText bounds the extras that a filter looks into, and a text that it searches.
+	maxAblyFilterText = 8 << 10
+	// maxLifecycleEvents is how many channels of one shard may open and close within half a second and be told of.
+	maxLifecycleEvents = 1000
+	// metaBatch is how many of the server's own messages go out together.
+	metaBatch = 100
+)

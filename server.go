@@ -250,6 +250,7 @@ func (s *Server) sweep(ctx context.Context) {
 			s.rate.update(now, s.hub.totals().messages)
 			tidy.look(s.conns, now)
 			s.remember(now)
+			s.tellLifecycle()
 		}
 	}
 }
