@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import WebSocket from 'ws';
 import { keys } from './config.mjs';
-import { changes, eventually, listen, numbers, pause, reaches, sdks, server, story, tale, within } from './kit.mjs';
+import { changes, eventually, figure, listen, numbers, pause, reaches, sdks, server, story, tale, within } from './kit.mjs';
 import { action } from './raw.mjs';
 
 story('the SDK connects with a key, a host and a port, in Node\'s msgpack and in JSON', async (stage) => {
@@ -39,9 +39,12 @@ story('a client that closes is closed, and the server lets go of it', async (sta
   const channel = client.channels.get(stage.room);
   await channel.attach();
   const { id, key } = client.connection;
+  const there = await figure('active_connections');
   client.close();
   await reaches(client.connection, 'closed');
   assert.equal(channel.state, 'detached');
+  // The SDK does not wait for the server, which may hear of it a moment later.
+  await eventually('the socket is gone', async () => (await figure('active_connections')) < there);
   const late = stage.raw({ resume: key });
   assert.notEqual((await late.want(action.CONNECTED)).connectionId, id, 'nobody can go on with what was closed');
 });
