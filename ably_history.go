@@ -102,6 +102,7 @@ func ablyLimit(query url.Values) (int, *ably.ErrorInfo) {
 type ablyItem struct {
 	publication *publication
 	index       int
+	message     *ably.Message // of history: as it was by then, which does not change any more
 }
 
 // ablyPage is what a shard hands over of a channel's past: pointers to what does not change any more.
@@ -166,12 +167,15 @@ func (h *ablyPast) collect(kept []*publication, items func(*publication) int, pa
 		if !h.forwards {
 			p = kept[len(kept)-1-i]
 		}
+		n := items(p)
+		if n == 0 {
+			continue // it changes others, or is said of them
+		}
 		if len(page.items) > 0 && bytes+p.size > maxAblyPageBytes {
 			page.more = true
 			return
 		}
 		bytes += p.size
-		n := items(p)
 		for j := range n {
 			index := j
 			if !h.forwards {
@@ -184,7 +188,7 @@ func (h *ablyPast) collect(kept []*publication, items func(*publication) int, pa
 				page.more = true
 				return
 			}
-			page.items = append(page.items, ablyItem{p, index})
+			page.items = append(page.items, ablyItem{publication: p, index: index})
 			if page.end.number, page.end.index = p.number, index; h.forwards && index == n-1 {
 				page.end.index = wholePublication
 			}
@@ -212,7 +216,11 @@ func (r *ablyRoom) knows(series string, number uint64) bool {
 // history answers GET /channels/C/messages.
 func (q *ablyRequest) history(label string) {
 	past, page, problem := q.past(label, func(h *ablyPast, r *ablyRoom) (ablyPage, *ably.ErrorInfo) {
-		return h.page(r, r.kept.all(), r.lost, func(p *publication) int { return len(p.message.Messages) })
+		page, problem := h.page(r, r.kept.all(), r.lost, (*publication).originals)
+		for i, item := range page.items {
+			page.items[i].message = item.publication.latest(item.index)
+		}
+		return page, problem
 	})
 	if problem != nil {
 		q.fail(problem)
@@ -220,7 +228,7 @@ func (q *ablyRequest) history(label string) {
 	}
 	list := make([]ably.Message, len(page.items))
 	for i, item := range page.items {
-		list[i] = item.publication.message.Messages[item.index]
+		list[i] = *item.message
 		list[i].ConnectionID = item.publication.message.ConnectionID
 	}
 	q.setPageLinks("messages", past, page)

@@ -52,8 +52,9 @@ type ablyJournal struct {
 
 // journalRecord is a publication on its way to the journal.
 type journalRecord struct {
-	publication *publication // does not change any more
+	publication *publication // whose message does not change any more
 	before      string       // channelSerial of the publication before it on the channel, "" if it is the first
+	size        int          // of the publication, when it was recorded
 }
 
 // journalSegment is a segment that is not written any more.
@@ -206,7 +207,7 @@ func (j *ablyJournal) record(p *publication, before string) {
 	size := int64(p.size)
 	if j.queued.Add(size) <= ablyJournalQueueBytes {
 		select {
-		case j.queue <- journalRecord{p, before}:
+		case j.queue <- journalRecord{p, before, p.size}:
 			return
 		default:
 		}
@@ -242,7 +243,7 @@ func (j *ablyJournal) take(record journalRecord) {
 	j.buffer = j.buffer[:0]
 	for more := true; more; {
 		count++
-		j.queued.Add(-int64(record.publication.size))
+		j.queued.Add(-int64(record.size))
 		j.buffer = record.append(j.buffer)
 		if more = len(j.buffer) < ablyJournalWrite; more {
 			select {

@@ -99,7 +99,7 @@ func (h *journalPast) visit(kind byte, payload []byte) {
 // take takes one publication.
 func (h *journalPast) take(before string, m *ably.ProtocolMessage) {
 	number, ok := serialNumber(m.ChannelSerial)
-	if !ok || len(m.Messages) == 0 || !m.Channel.OK || !h.keeps(m.Channel.V) {
+	if !ok || len(m.Messages)+len(m.Annotations) == 0 || !m.Channel.OK || !h.keeps(m.Channel.V) {
 		return
 	}
 	room := h.rooms[m.Channel.V]
@@ -196,6 +196,7 @@ func (s *Server) recall() {
 			if i >= past.head && past.of(i) != nil && s.hub.shard(p.message.Channel.V) == shard {
 				p.state = shard.rooms[p.message.Channel.V].ably
 				shard.keepAbly(p)
+				shard.recallSummary(p)
 			}
 		}
 	})

@@ -25,10 +25,11 @@ type ablyRequest struct {
 	format   ably.Format // of the answer
 	envelope bool        // status and headers are wanted within the body: pages cannot see them all
 	identity ablyIdentity
-	charged  int64 // bytes of the body that are in the account
+	charged  int64  // bytes of the body that are in the account
+	serial   string // of the message that the path names
 }
 
-// ablyRoute is a resource with a method. Its path is that of the URL without the first slash; * is a name.
+// ablyRoute is a resource with a method. Its path is that of the URL without the first slash; * is a name, # a message's serial.
 type ablyRoute struct {
 	method, path string
 	serve        func(q *ablyRequest, name string)
@@ -43,6 +44,11 @@ var ablyRoutes = [...]ablyRoute{
 	{http.MethodGet, "channels/*", (*ablyRequest).channel, false},
 	{http.MethodGet, "channels/*/messages", (*ablyRequest).history, false},
 	{http.MethodPost, "channels/*/messages", (*ablyRequest).publish, false},
+	{http.MethodGet, "channels/*/messages/#", (*ablyRequest).message, false},
+	{http.MethodPatch, "channels/*/messages/#", (*ablyRequest).changeMessage, false},
+	{http.MethodGet, "channels/*/messages/#/versions", (*ablyRequest).versions, false},
+	{http.MethodGet, "channels/*/messages/#/annotations", (*ablyRequest).annotations, false},
+	{http.MethodPost, "channels/*/messages/#/annotations", (*ablyRequest).annotateMessage, false},
 	{http.MethodGet, "channels/*/presence", (*ablyRequest).presence, false},
 	{http.MethodGet, "channels/*/presence/history", (*ablyRequest).presenceHistory, false},
 	{http.MethodGet, "presence", (*ablyRequest).presenceBatch, false},
@@ -77,8 +83,8 @@ func ablyPath(u *url.URL) (segments []string, ok bool) {
 	return segments, true
 }
 
-// findAblyRoute returns the route of a request and the name in its path.
-func findAblyRoute(method string, segments []string) (route *ablyRoute, name string) {
+// findAblyRoute returns the route of a request, and the name and the serial in its path.
+func findAblyRoute(method string, segments []string) (route *ablyRoute, name, serial string) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
@@ -88,17 +94,22 @@ func findAblyRoute(method string, segments []string) (route *ablyRoute, name str
 		if route.method != method || len(pattern) != len(segments) {
 			continue
 		}
-		name = ""
+		name, serial = "", ""
 		if slices.EqualFunc(pattern, segments, func(want, got string) bool {
-			if want == "*" {
+			switch want {
+			case "*":
 				name = got
+			case "#":
+				serial = got
+			default:
+				return want == got
 			}
-			return want == "*" || want == got
+			return true
 		}) {
-			return route, name
+			return route, name, serial
 		}
 	}
-	return nil, ""
+	return nil, "", ""
 }
 
 // serveAblyREST answers a request for one of Ably's resources.
@@ -122,7 +133,7 @@ func (s *Server) serveAblyREST(w http.ResponseWriter, r *http.Request) {
 	var route *ablyRoute
 	var name string
 	if ok {
-		route, name = findAblyRoute(r.Method, segments)
+		route, name, q.serial = findAblyRoute(r.Method, segments)
 	}
 	if route == nil {
 		q.fail(errAblyNotFound())

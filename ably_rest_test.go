@@ -567,7 +567,7 @@ func FuzzAblyQuery(f *testing.F) {
 			return
 		}
 		if segments, ok := ablyPath(u); ok {
-			_, name := findAblyRoute("GET", segments)
+			_, name, _ := findAblyRoute("GET", segments)
 			parseChannelName(name)
 		}
 		past, problem := parseAblyPast(u.Query())

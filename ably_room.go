@@ -49,13 +49,16 @@ type attachment struct {
 
 // publication is one accepted publish: one message or several that share a serial and travel in one frame; or several presence
 // events that do. Once it has been
-// applied nothing in it changes but frames.
+// applied nothing in it changes but what the shard alone looks at: frames, size and lives.
 type publication struct {
 	number  uint64               // its place in the room's series
 	message ably.ProtocolMessage // as it goes to attachments under the room's own name
 	frames  [2][]byte            // the same as frames, by format; made at need, and only while it is being delivered
 	size    int                  // bytes that keeping it costs
 	state   *ablyRoom            // where it was published
+	key     string               // of a change or annotations: the client's own id for it, by which it may be repeated
+	lives   []*messageLife       // what became of its messages; nil while nothing has. Shard
+	about   *messageLife         // of a summary: what it tells of, made when somebody gets it
 
 	subjects []filterSubject // the messages as filters see them; made at need, and only while it is being delivered
 }
@@ -147,25 +150,38 @@ func (r *ablyRoom) after(serial string) ([]*publication, *ably.ErrorInfo) {
 	return kept[i:], nil
 }
 
-// rewound returns the publications of the newest messages, as far as how says.
-func (r *ablyRoom) rewound(how rewind, now time.Time) []*publication {
+// rewound returns the publications of the newest messages, as far as how says, with the messages as they are by now.
+func (r *ablyRoom) rewound(how rewind, now time.Time) (list []*publication) {
 	kept := r.kept.all()
-	first, messages := len(kept), 0
-	for first > 0 {
-		p := kept[first-1]
+	messages := 0
+	for _, p := range slices.Backward(kept) {
 		if how.period > 0 && p.message.Timestamp < now.Add(-how.period).UnixMilli() {
 			break
 		}
-		if messages += len(p.message.Messages); how.count > 0 && messages > how.count {
+		if messages += p.originals(); how.count > 0 && messages > how.count {
 			break
 		}
-		first--
+		if p.isOriginal() {
+			list = append(list, p.updated())
+		}
 	}
-	return kept[first:]
+	slices.Reverse(list)
+	if n := len(list); n > 0 && list[n-1].number != kept[len(kept)-1].number {
+		// What came behind it changed these messages: whoever resumes must not get that again.
+		last := *list[n-1]
+		last.message.ChannelSerial = kept[len(kept)-1].message.ChannelSerial
+		list[n-1] = &last
+	}
+	return list
 }
 
 // published returns the publication that holds the first of these messages already, nil if none does.
-func (r *ablyRoom) published(p *publication) *publication { return r.ids[p.message.Messages[0].ID] }
+func (r *ablyRoom) published(p *publication) *publication {
+	if earlier := r.ids[p.message.Messages[0].ID]; earlier != nil && earlier.isOriginal() {
+		return earlier
+	}
+	return nil
+}
 
 // apply gives a publication its place, its time and its serials, and keeps it.
 func (r *ablyRoom) apply(p *publication, timestamp int64) {
@@ -175,8 +191,16 @@ func (r *ablyRoom) apply(p *publication, timestamp int64) {
 	p.number, m.Timestamp, m.ChannelSerial = r.count, timestamp, r.serial(timestamp)
 	for i := range m.Messages {
 		item := &m.Messages[i]
-		item.Timestamp, item.Serial = timestamp, messageSerial(m.ChannelSerial, i)
-		item.Version = &ably.Version{Serial: item.Serial, Timestamp: timestamp}
+		serial := messageSerial(m.ChannelSerial, i)
+		if item.Action != ably.MessageCreate {
+			item.Version.Serial, item.Version.Timestamp = serial, timestamp
+			continue
+		}
+		item.Timestamp, item.Serial = timestamp, serial
+		item.Version = &ably.Version{Serial: serial, Timestamp: timestamp}
+	}
+	for i := range m.Annotations {
+		m.Annotations[i].Timestamp, m.Annotations[i].Serial = timestamp, messageSerial(m.ChannelSerial, i)
 	}
 	p.size = p.cost()
 }
@@ -185,7 +209,10 @@ func (r *ablyRoom) apply(p *publication, timestamp int64) {
 func (p *publication) cost() int {
 	n := ablyEntryBytes
 	for i := range p.message.Messages {
-		n += ablyMessageSize(&p.message.Messages[i]) + ablyEntryBytes
+		n += ablyMessageSize(&p.message.Messages[i]) + versionSize(p.message.Messages[i].Version) + ablyEntryBytes
+	}
+	for i := range p.message.Annotations {
+		n += annotationSize(&p.message.Annotations[i]) + ablyEntryBytes
 	}
 	for i := range p.message.Presence {
 		n += presenceCost(&p.message.Presence[i])
@@ -201,8 +228,11 @@ func (r *ablyRoom) keep(p *publication) {
 		return
 	}
 	r.kept.push(p)
-	for i := range p.message.Messages {
-		r.ids[p.message.Messages[i].ID] = p
+	for id := range p.ids {
+		r.ids[id] = p
+	}
+	if p.key != "" && r.ids[p.key] == nil {
+		r.ids[p.key] = p
 	}
 }
 
@@ -256,11 +286,15 @@ func (r *ablyRoom) forgetOldest() {
 	p := r.kept.pop()
 	r.size -= p.size
 	r.lost = p.number
-	for i := range p.message.Messages {
-		if id := p.message.Messages[i].ID; r.ids[id] == p {
+	for id := range p.ids {
+		if r.ids[id] == p {
 			delete(r.ids, id)
 		}
 	}
+	if r.ids[p.key] == p {
+		delete(r.ids, p.key)
+	}
+	p.forgetLives()
 }
 
 // ablyMessageSize is a message's size as Ably counts it: name, client id, data and extras.

@@ -20,6 +20,8 @@ const (
 	ablyPublish               // one publication
 	ablyGrant                 // the capability has changed: the attachment has other modes
 	ablyPresence              // one presence message
+	ablyChange                // an update, delete or append of a message
+	ablyAnnotate              // annotations of a message
 	ablySync                  // the client wants to be told again who is present
 	ablyReturn                // the connection has another socket
 	ablyDepart                // the connection's socket has ended, or it may not be present any more
@@ -35,7 +37,8 @@ type ablyCall struct {
 	granted    uint64              // ablyGrant
 	attach     attachWishes        // ablyAttach
 	quiet      bool                // ablyDetach: nobody is there to be told
-	message    *publication        // ablyPublish
+	message    *publication        // ablyPublish, ablyChange, ablyAnnotate
+	rights     changeRights        // ablyChange
 	look       func(*shard, *Room) // ablyLook; the room is nil if there is none
 
 	// The connection that is, or was, present: ablyPresence, ablyReturn, ablyDepart, and ablyDetach with its connectionId alone,
@@ -48,7 +51,7 @@ type ablyCall struct {
 
 	failure *ably.ErrorInfo // out; nil: done
 	stale   bool            // out, ablyPresence: the connection has a newer socket; ablyReturn: or it is not known here any more
-	done    *publication    // out, ablyPublish: what holds the messages, an earlier one if they had been published before
+	done    *publication    // out, ablyPublish, ablyChange, ablyAnnotate: what holds the messages, an earlier one if they had been published before
 }
 
 // attachWishes is what a client wants at its attaching beside the modes.
@@ -99,6 +102,9 @@ func (s *shard) handleAbly(o *op) {
 		room = newRoom(o.room)
 		s.rooms[o.room] = room
 	}
+	if room == nil && (call.kind == ablyChange || call.kind == ablyAnnotate) {
+		call.failure = errAblyNoMessage
+	}
 	if room != nil {
 		s.carryOutAbly(room, o.member, call)
 		if room.empty() {
@@ -116,6 +122,9 @@ func (s *shard) carryOutAbly(room *Room, m *Member, call *ablyCall) {
 			return
 		case ablyDetach, ablyGrant, ablySync, ablyDepart:
 			return
+		case ablyChange, ablyAnnotate:
+			call.failure = errAblyNoMessage
+			return
 		}
 		s.openAbly(room)
 	}
@@ -132,6 +141,10 @@ func (s *shard) carryOutAbly(room *Room, m *Member, call *ablyCall) {
 		}
 	case ablyPresence:
 		call.failure = s.enterAbly(room, m, call)
+	case ablyChange:
+		call.failure = s.changeAbly(room, call)
+	case ablyAnnotate:
+		call.failure = s.annotateAbly(room, call)
 	case ablySync:
 		if a := room.ably.find(m, call.name); a != nil {
 			s.syncAbly(room.ably, a)
@@ -214,7 +227,7 @@ func (s *shard) attachAbly(room *Room, call *ablyCall) *ably.ErrorInfo {
 // backlog makes the frames of what an attachment has missed. More than half a queue of it is too much: its client would be
 // cut for reading slowly, come back, and be cut again.
 func (s *shard) backlog(a *attachment, missed []*publication) (frames [][]byte, lost *ably.ErrorInfo) {
-	if a.granted&ably.ModeSubscribe == 0 {
+	if a.granted&(ably.ModeSubscribe|ably.ModeAnnotationSubscribe) == 0 {
 		return nil, nil
 	}
 	size, room := 0, a.member.outbox.room()/2
@@ -271,9 +284,11 @@ func (s *shard) place(room *Room, p *publication) {
 	p.message.Channel = ably.Some(room.name)
 	before := room.ably.said
 	room.ably.apply(p, room.last)
-	room.ably.said = p.message.ChannelSerial
 	s.keepAbly(p)
-	if s.journal != nil && s.ably != nil && s.ably.namespace(room.name).Persisted {
+	if p.about == nil {
+		room.ably.said = p.message.ChannelSerial
+	}
+	if s.journal != nil && p.about == nil && s.ably != nil && s.ably.namespace(room.name).Persisted {
 		s.journal.record(p, before)
 	}
 	for _, a := range room.ably.attached {
@@ -309,6 +324,7 @@ func (s *shard) keepAbly(p *publication) {
 	s.account.add(p.size)
 	queue.push(p)
 	p.state.keep(p)
+	s.account.add(p.state.adopt(p))
 }
 
 // thinOut drops what is oldest of a channel until n bytes more are within what one channel may keep.
@@ -405,7 +421,14 @@ func (a *attachment) wants(p *publication) bool {
 	if p.isPresence() {
 		return a.sees(p.message.ConnectionID)
 	}
-	return a.granted&ably.ModeSubscribe != 0 && (a.echo || a.connectionID != p.message.ConnectionID)
+	if p.superseded() {
+		return false
+	}
+	mode := ably.ModeSubscribe
+	if p.message.Action == ably.ActionAnnotation {
+		mode = ably.ModeAnnotationSubscribe
+	}
+	return a.granted&mode != 0 && (a.echo || a.connectionID != p.message.ConnectionID)
 }
 
 // format is the codec that the attachment's client speaks.
@@ -419,14 +442,14 @@ func (p *publication) frame(a *attachment) []byte {
 		return p.encode(a)
 	}
 	if p.frames[format] == nil {
-		p.frames[format] = ablyFrame(format, &p.message)
+		p.frames[format] = ablyFrame(format, p.content())
 	}
 	return p.frames[format]
 }
 
 // encode makes the frame for an attachment alone. nil: its filter leaves nothing of it.
 func (p *publication) encode(a *attachment) []byte {
-	message := p.message
+	message := *p.content()
 	message.Channel = ably.Some(a.name)
 	if a.filter != nil && message.Action == ably.ActionMessage {
 		if p.subjects == nil {
@@ -474,7 +497,12 @@ func (r *ablyRoom) check(report *shardReport, room *Room) {
 			wrong("publication %d stands behind %d, or belongs elsewhere", p.number, last)
 		}
 		last = p.number
-		ids += len(p.message.Messages)
+		for range p.ids {
+			ids++
+		}
+		if p.key != "" {
+			ids++
+		}
 	}
 	if last > r.count {
 		wrong("publication %d is kept, %d are counted", last, r.count)

@@ -523,3 +523,20 @@ const (
 	// metaBatch is how many of the server's own messages go out together.
 	metaBatch = 100
 )
+
+// Changed messages and annotations (ably_mutable.go, ably_annotation.go).
+const (
+	// maxAnnotationNameBytes bounds the type and the name of an annotation, which a summary repeats, and maxAblyAnnotations how
+	// many are published at once.
+	maxAnnotationNameBytes = 256
+	maxAblyAnnotations     = 100
+	// maxAnnotationCount is what one annotation of multiple.v1 counts for at most.
+	maxAnnotationCount = 1_000_000
+	// maxAnnotationNames and maxAnnotationClients are how many types with names, and clients in all of them, one message's
+	// summary has. annotationClientBytes is what remembering one costs beside its id.
+	maxAnnotationNames    = 100
+	maxAnnotationClients  = 10_000
+	annotationClientBytes = 96
+	// maxSummaryClientBytes is how much of a summary are clients' ids: each change sends it to every subscriber.
+	maxSummaryClientBytes = 16 << 10
+)
