@@ -151,10 +151,11 @@ func (q *ablyRequest) admit(route *ablyRoute) (problem *ably.ErrorInfo) {
 	if route.open {
 		return nil
 	}
-	if q.identity, problem = q.rules.ably.auth.identify(q.r, time.Now()); problem != nil {
-		return problem
+	// First, so that guesses count too, and clients that ask again and again with a token that has expired.
+	if problem = q.spend(1); problem == nil {
+		q.identity, problem = q.rules.ably.auth.identify(q.r, time.Now())
 	}
-	return q.spend(1)
+	return problem
 }
 
 // spend counts requests and messages. All that come from one address may do together what one connection may.
@@ -167,10 +168,10 @@ func (q *ablyRequest) spend(n int) *ably.ErrorInfo {
 }
 
 // spend takes n from what an address may do, and reports whether it was there.
-func (t *checkTable) spend(address netip.Addr, r rate, n float64, now time.Duration) bool {
+func (t *askTable) spend(address netip.Addr, r rate, n float64, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.entry(address).asked.take(r, n, now)
+	return t.entry(address).take(r, n, now)
 }
 
 // negotiate finds out in which format the answer is wanted. Clients read what they have asked for, whatever the answer says it is.

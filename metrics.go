@@ -179,7 +179,8 @@ type figures struct {
 	relay     *relayCounters
 	ceilings  ceilings
 	ably      *ablyAccount
-	waiting   int // Ably sessions
+	journal   uint64 // records that the journal has left out
+	waiting   int    // Ably sessions
 	memory    runtime.MemStats
 	drops     map[string]uint64
 	refusals  map[string]uint64
@@ -200,6 +201,9 @@ func (s *Server) figures() *figures {
 		drops:     make(map[string]uint64),
 		refusals:  make(map[string]uint64),
 		closes:    make(map[string]uint64),
+	}
+	if s.journal != nil {
+		f.journal = s.journal.dropped.Load()
 	}
 	f.live, f.total, f.traffic = s.conns.counts()
 	for i := range s.counters.drops {
@@ -264,6 +268,7 @@ func (f *figures) json() map[string]any {
 			"attachments":      f.ably.attachments.Load(),
 			"waiting_sessions": f.waiting,
 			"kept_bytes":       f.ably.held.Load(),
+			"journal_dropped":  f.journal,
 		},
 		"drops":    f.drops,
 		"refusals": f.refusals,
@@ -305,6 +310,7 @@ func (f *figures) prometheus() string {
 	metric("ably_attachments", "gauge", "Attachments of Ably clients to channels now.", f.ably.attachments.Load())
 	metric("ably_waiting_sessions", "gauge", "Ably connections that were lost and may be resumed.", f.waiting)
 	metric("ably_kept_bytes", "gauge", "Bytes of messages kept for Ably clients.", f.ably.held.Load())
+	metric("ably_journal_dropped_total", "counter", "Messages of persisted namespaces that were not written to the journal.", f.journal)
 	metric("relay_limit_bytes", "gauge", "relay.max_memory, above which new files are refused.", f.ceilings.relay)
 	metric("heap_alloc_bytes", "gauge", "Bytes of live and not yet collected heap objects.", f.memory.HeapAlloc)
 	metric("stack_bytes", "gauge", "Bytes of goroutine stacks.", f.memory.StackInuse)

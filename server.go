@@ -60,7 +60,7 @@ type Server struct {
 	checks     checkTable
 	turnAsks   askTable
 	nonces     ablyNonces   // of token requests
-	asking     checkTable   // what each address asks of Ably's REST interface
+	asking     askTable     // what each address asks of Ably's REST interface
 	bodies     atomic.Int64 // bytes of the bodies of such requests, which are in the budget
 }
 
