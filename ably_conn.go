@@ -317,10 +317,6 @@ func (a *ablyConn) regrant(label string, channel *ablyChannel) {
 	switch {
 	case granted == channel.granted:
 	case granted == 0:
-		delete(a.channels, label)
-		a.call = ablyCall{kind: ablyDetach, name: label, quiet: true, connectionID: a.session.id}
-		a.ask(channel.room)
-		a.noteDetached(channel.room)
 		a.failChannel(label, errAblyNotAllowed)
 	default:
 		channel.granted = granted
@@ -355,8 +351,14 @@ func (a *ablyConn) nack(m *ably.ProtocolMessage, failure *ably.ErrorInfo) {
 	a.send(&ably.ProtocolMessage{Action: ably.ActionNack, MsgSerial: ably.Some(m.MsgSerial.V), Count: 1, Error: failure})
 }
 
-// failChannel refuses or ends an attachment; the connection goes on.
+// failChannel refuses or ends an attachment; the connection goes on. For the client the channel has failed, whatever it was before.
 func (a *ablyConn) failChannel(label string, failure *ably.ErrorInfo) {
+	if channel := a.channels[label]; channel != nil {
+		delete(a.channels, label)
+		a.call = ablyCall{kind: ablyDetach, name: label, quiet: true, connectionID: a.session.id}
+		a.ask(channel.room)
+		a.noteDetached(channel.room)
+	}
 	a.conn.server.counters.refuse(reasonOfAbly(failure))
 	a.send(&ably.ProtocolMessage{Action: ably.ActionError, Channel: ably.Some(label), Error: failure})
 }

@@ -279,18 +279,6 @@ func (p *presenceSet) after(number uint64) int {
 	return i
 }
 
-// present returns all members, in the order of their entering.
-func (p *presenceSet) present() []ably.PresenceMessage {
-	if p == nil {
-		return nil
-	}
-	list := make([]ably.PresenceMessage, len(p.order))
-	for i, m := range p.order {
-		list[i] = m.item
-	}
-	return list
-}
-
 // past returns what has happened of late, as far as it is kept: publications of presence events, oldest first. They belong to
 // the room's shard and are never changed.
 func (p *presenceSet) past() []*publication {

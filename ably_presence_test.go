@@ -545,3 +545,22 @@ func TestAblyPresenceLeavesLetShareMembersAlone(t *testing.T) {
 	}
 	wantHubConsistent(t, s)
 }
+
+// A channel that fails is left, members included: for its client it is over.
+func TestAblyPresenceEndsWithItsChannel(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, withAblyKeys)
+	ann, ben := s.ably(t, "ann", "clientId=ann"), s.ably(t, "ben")
+	ben.attach(t, "room")
+	ann.attach(t, "room")
+	ann.enters(t, "room", member(ably.PresenceEnter, "", ""))
+	ben.wantPresence(t, "room", "enter ann")
+	ann.say(t, ably.ProtocolMessage{Action: ably.ActionAttach, Channel: ably.Some("room"), Params: map[string]string{"modes": "nonsense"}})
+	ben.wantPresence(t, "room", "leave ann")
+	if m := ann.until(t, ably.ActionError); m.Channel.V != "room" {
+		t.Errorf("ann gets %s", m.Append(nil, ably.JSON))
+	}
+	ben.publishEchoed(t, "room", ablyText("", "x"))
+	ann.hearsNothing(t)
+	wantHubConsistent(t, s)
+}
