@@ -192,14 +192,18 @@ func (q *ablyRequest) negotiate() {
 	}
 }
 
-// fail answers with an error.
+// fail answers with an error. The SDK in a page finds the error's code only in JSON, whatever it has asked for.
 func (q *ablyRequest) fail(problem *ably.ErrorInfo) {
 	q.server.counters.refuse(reasonOfAbly(problem))
 	switch problem.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		q.server.log.Warn("request refused", "protocol", "ably", "code", problem.Code, "address", q.address.String(), "detail", problem.Message)
 	}
-	answerAblyError(q.w, q.format, problem)
+	format := q.format
+	if q.envelope || q.r.Header.Get("Origin") != "" {
+		format = ably.JSON
+	}
+	answerAblyError(q.w, format, problem)
 }
 
 // answer sends a body, which is in the format of the answer.

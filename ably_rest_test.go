@@ -273,6 +273,10 @@ func TestAblyRESTForPages(t *testing.T) {
 	if exposed := page.header.Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Link") || !strings.Contains(exposed, "X-Ably-ErrorCode") {
 		t.Errorf("exposed are %q", exposed)
 	}
+	wrong := s.rest(t, "GET", "/channels/room/messages?limit=0", "", withMsgpack, "Origin: https://page.example")
+	if wrong.header.Get("Content-Type") != "application/json" || !strings.Contains(string(wrong.body), `"code":40000`) {
+		t.Errorf("an error for a page that speaks msgpack is %s", wrong.body)
+	}
 	for _, format := range []string{"json", "msgpack"} {
 		a := s.rest(t, "GET", "/channels/room/messages?limit=1&envelope="+format, "")
 		if format == "msgpack" {
