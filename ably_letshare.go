@@ -30,6 +30,9 @@ func (s *shard) crossToLetShare(room *Room, p *publication, i int) {
 	item := &p.message.Messages[i]
 	listeners := room.subs[item.Name.V]
 	if len(listeners) == 0 {
+		if len(room.members) > 0 && !isObject(item) {
+			s.tally.unspoken++ // for whoever might have wanted to listen
+		}
 		return
 	}
 	frame := toLetShare(room.name, item, p.message.ConnectionID, s.ably != nil && s.ably.strict)
@@ -43,12 +46,16 @@ func (s *shard) crossToLetShare(room *Room, p *publication, i int) {
 	}
 }
 
+// isObject reports whether the data of a message claims to be a JSON object or list, in one of the two ways that clients send it.
+func isObject(m *ably.Message) bool {
+	return m.Data.Kind == ably.DataText && m.Encoding == "json" || m.Data.Kind == ably.DataJSON && m.Encoding == ""
+}
+
 // toLetShare makes the frame of an Ably message, nil if the LetShare protocol cannot express it: data must be an object, by the
 // rules that hold for a LetShare member's own. Whoever left out "from" is its clientId, or its connection. strict: a "from" that
 // is not the clientId is not passed on either.
 func toLetShare(room string, m *ably.Message, connectionID string, strict bool) []byte {
-	object := m.Data.Kind == ably.DataText && m.Encoding == "json" || m.Data.Kind == ably.DataJSON && m.Encoding == ""
-	if !object || !validRoomName(room) {
+	if !isObject(m) || !validRoomName(room) {
 		return nil
 	}
 	text := append(append([]byte(`{"data":`), m.Data.Bytes...), '}')
