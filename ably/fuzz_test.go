@@ -34,6 +34,13 @@ func checkBytes(t *testing.T, f Format, p []byte) {
 		}
 		same(t, again, list)
 	}
+	if list, err := DecodeAnnotations(f, p); err == nil {
+		again, err := DecodeAnnotations(f, AppendAnnotations(nil, f, list))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, again, list)
+	}
 	if v, err := DecodeValue(f, p); err == nil {
 		once := AppendValue(nil, f, v)
 		v, err := DecodeValue(f, once)
