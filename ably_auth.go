@@ -42,6 +42,7 @@ type ablyAuth struct {
 	decoy       *ablyKey            // stands in for unknown keys, so that they take as long
 	origins     []originPattern     // of pages that may connect; none: all
 	maxLifetime time.Duration
+	revoked     *ablyRevocations // nil: nothing is ever revoked
 	parser      *jwt.Parser
 	verified    tokenCache[ablyClaims] // the one part that changes; it has a mutex
 }
@@ -52,6 +53,7 @@ type ablyKey struct {
 	secret     []byte
 	hash       [sha256.Size]byte // of the secret, so that all are of one length to compare
 	capability *ablyCapability
+	revocable  bool // its tokens can be revoked
 }
 
 // ablyIdentity is who an Ably client is, and what it may do. Values are cheap to copy.
@@ -59,8 +61,9 @@ type ablyIdentity struct {
 	keyName    string // the key that it rests on
 	clientID   string // "": anonymous, "*": anybody, else the only one
 	capability *ablyCapability
-	expires    int64    // ms since 1970; 0: never
-	key        *ablyKey // as it was when the identity was found
+	expires    int64      // ms since 1970; 0: never
+	key        *ablyKey   // as it was when the identity was found
+	revocable  *revocable // nil: cannot be revoked
 }
 
 // ablyKeys returns the keys that are in force: those configured, or the development key of local mode. Its secret is made of
@@ -119,7 +122,8 @@ func newAblyKey(k AblyKey) (*ablyKey, *ably.ErrorInfo) {
 	if problem != nil {
 		return nil, problem
 	}
-	return &ablyKey{name: k.Name, secret: []byte(k.Secret), hash: sha256.Sum256([]byte(k.Secret)), capability: capability}, nil
+	return &ablyKey{name: k.Name, secret: []byte(k.Secret), hash: sha256.Sum256([]byte(k.Secret)), capability: capability,
+		revocable: k.RevocableTokens}, nil
 }
 
 // find returns the key of a name, or one that nobody knows, in the same time.
@@ -249,11 +253,15 @@ func (a *ablyAuth) token(text, asked string, now time.Time) (ablyIdentity, *ably
 	if problem := claims.check(now, a.maxLifetime); problem != nil {
 		return ablyIdentity{}, problem
 	}
+	if revoked, _ := a.revoked.judge(claims.revocable, now.UnixMilli()); revoked {
+		return ablyIdentity{}, errAblyRevoked
+	}
 	clientID, problem := ablyClientID(claims.clientID, asked)
 	if problem != nil {
 		return ablyIdentity{}, problem
 	}
-	return ablyIdentity{keyName: claims.key.name, clientID: clientID, capability: claims.capability, expires: claims.expires, key: claims.key}, nil
+	return ablyIdentity{keyName: claims.key.name, clientID: clientID, capability: claims.capability, expires: claims.expires, key: claims.key,
+		revocable: claims.revocable}, nil
 }
 
 // ablyClaims is what a token says, its signature checked. Times are in ms since 1970, 0 for none.
@@ -262,6 +270,7 @@ type ablyClaims struct {
 	capability                 *ablyCapability
 	clientID                   string
 	issued, notBefore, expires int64
+	revocable                  *revocable // nil: cannot be revoked
 }
 
 // errAblyUnknownKey is why a JWT whose kid is no key cannot be verified.
@@ -333,6 +342,13 @@ func readAblyClaims(raw jwt.MapClaims, key *ablyKey) (ablyClaims, *ably.ErrorInf
 			return c, problem
 		}
 	}
+	if key.revocable {
+		if c.issued == 0 {
+			return c, ablyUnauthorized(40144, "the token has no iat, without which it cannot be revoked")
+		}
+		name, _ := raw[ablyRevocationClaim].(string)
+		c.revocable = newRevocable(&c, name)
+	}
 	return c, nil
 }
 
@@ -358,6 +374,9 @@ func (c ablyClaims) check(now time.Time, maxLifetime time.Duration) *ably.ErrorI
 	}
 	if max(c.issued, c.notBefore)-at > tokenLeeway.Milliseconds() {
 		return ablyUnauthorized(40144, "the token is not valid yet")
+	}
+	if c.revocable != nil {
+		maxLifetime = min(maxLifetime, maxRevocableTTL)
 	}
 	from := c.issued
 	if from == 0 {

@@ -383,14 +383,17 @@ func (a *ablyConn) leave() {
 
 // sweep looks at the end of the client's token. Sweep goroutine.
 func (a *ablyConn) sweep(wall time.Time, flush func(*Outbox)) {
-	expires := a.grounds.Load().expires
-	if expires == 0 {
+	id := a.grounds.Load()
+	if id.expires == 0 {
 		return
 	}
-	left := time.UnixMilli(expires).Sub(wall)
+	left := time.UnixMilli(id.expires).Sub(wall)
+	revoked, soon := a.conn.server.revocations.judge(id.revocable, wall.UnixMilli())
 	if left <= 0 {
 		a.conn.outbox.end(ExpiredToken)
-	} else if left <= ablyRenewal && a.renewal.CompareAndSwap(false, true) {
+	} else if revoked {
+		a.conn.outbox.end(RevokedToken)
+	} else if (soon || left <= ablyRenewal) && a.renewal.CompareAndSwap(false, true) {
 		if a.conn.outbox.put(ablyFrame(a.format, &ably.ProtocolMessage{Action: ably.ActionAuth})) {
 			flush(&a.conn.outbox)
 		}
@@ -409,6 +412,8 @@ func (a *ablyConn) farewell(reason Ending) []byte {
 		m.Error = errAblyStopping
 	case ExpiredToken:
 		m.Error = errAblyExpired
+	case RevokedToken:
+		m.Error = errAblyRevoked
 	}
 	return ablyFrame(a.format, &m)
 }
@@ -428,9 +433,9 @@ func reasonOfAbly(failure *ably.ErrorInfo) Reason {
 		return BadData
 	case 40012, 40102:
 		return FromMismatch
-	case 40101, 40143, 40144, 40400:
+	case 40101, 40143, 40144, 40162, 40164, 40400:
 		return TokenSignature
-	case 40142:
+	case 40141, 40142:
 		return TokenExpired
 	case 40160, 40165:
 		return RoomNotAllowed

@@ -52,6 +52,7 @@ var ablyRoutes = [...]ablyRoute{
 	{http.MethodGet, "channels/*/presence", (*ablyRequest).presence, false},
 	{http.MethodGet, "channels/*/presence/history", (*ablyRequest).presenceHistory, false},
 	{http.MethodGet, "presence", (*ablyRequest).presenceBatch, false},
+	{http.MethodPost, "keys/*/revokeTokens", (*ablyRequest).revoke, false},
 	{http.MethodPost, "messages", (*ablyRequest).publishBatch, false},
 }
 

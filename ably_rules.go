@@ -116,6 +116,7 @@ var (
 	errAblyVersion       = &ably.ErrorInfo{Code: 40025, StatusCode: 400, Message: "this version of the protocol is not spoken any more"}
 	errAblyStopping      = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the server is stopping or restarting"}
 	errAblyBusy          = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the server takes no more connections now"}
+	errAblyRevoked       = &ably.ErrorInfo{Code: 40141, StatusCode: 401, Message: "the token has been revoked"}
 	errAblyExpired       = &ably.ErrorInfo{Code: 40142, StatusCode: 401, Message: "the token has expired"}
 	errAblyCut           = &ably.ErrorInfo{Code: 80003, StatusCode: 503, Message: "the connection was cut"}
 )

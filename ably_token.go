@@ -111,6 +111,9 @@ func (a *ablyAuth) issue(keyName string, q ablyTokenRequest, nonces *ablyNonces,
 	if problem != nil {
 		return ablyTokenDetails{}, problem
 	}
+	if key.revocable && ttl > maxRevocableTTL.Milliseconds() {
+		return ablyTokenDetails{}, ablyBadRequest(40003, fmt.Sprintf("tokens of this key can be revoked: ttl must be at most %d", maxRevocableTTL.Milliseconds()))
+	}
 	if !validAblyClientID(q.ClientID) {
 		return ablyTokenDetails{}, ablyBadClientID(fmt.Sprintf("at most %d bytes", maxAblyClientIDBytes))
 	}

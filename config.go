@@ -163,6 +163,8 @@ type AblyKey struct {
 	Name       string              `json:"name"`                 // appId.keyId
 	Secret     string              `json:"secret" secret:"true"` // signs token requests and JWTs, too
 	Capability map[string][]string `json:"capability"`           // operations by resource; nil: everything on ordinary channels
+
+	RevocableTokens bool `json:"revocableTokens"` // tokens live for an hour at most, and can be revoked
 }
 
 // AblyNamespace is what is special about channels whose name begins with ID and a colon, or is ID.

@@ -87,7 +87,7 @@ func TestWrongAblyFiles(t *testing.T) {
 		{"keys of another type", `{"ably": {"keys": "app.one:hidden"}}`, `config.json:1: ably.keys = (a string): must be a list of objects, like [{"name": "…"}]`},
 		{"keys as an object", `{"ably": {"keys": {"app.one": "hidden"}}}`, `config.json:1: ably.keys = (an object): must be a list of objects, like [{"name": "…"}]`},
 		{"a key as a text", "{\"ably\": {\"keys\": [\n\"app.one:hidden\"]}}", `config.json:2: ably.keys[0] = (a string): must be an object in braces, like {"name": …}`},
-		{"unknown member", "{\"ably\": {\"keys\": [{\"name\": \"a.b\",\n\"key\": \"hidden\", \"secret\": \"s\"}]}}", `config.json:2: ably.keys[0].key: unknown key; in ably.keys[0] there are name, secret, capability`},
+		{"unknown member", "{\"ably\": {\"keys\": [{\"name\": \"a.b\",\n\"key\": \"hidden\", \"secret\": \"s\"}]}}", `config.json:2: ably.keys[0].key: unknown key; in ably.keys[0] there are name, secret, capability, revocableTokens`},
 		{"member in another case", `{"ably": {"keys": [{"Name": "a.b", "secret": "s"}]}}`, `config.json:1: ably.keys[0].Name: unknown key; write it as "name"`},
 		{"member twice", "{\"ably\": {\"keys\": [{\"name\": \"a.b\", \"secret\": \"hidden\",\n\"secret\": \"hidden\"}]}}", `config.json:2: ably.keys[0].secret: stands here for the second time, after line 1; remove one of them`},
 		{"secret of another type", `{"ably": {"keys": [{"name": "a.b", "secret": 123456}]}}`, `config.json:1: ably.keys[0].secret = (a number): must be a string in quotes`},

@@ -28,6 +28,7 @@ const (
 	FailedByServer         // an Ably client got an ERROR of its connection
 	Superseded             // an Ably client came back while its old socket still looked alive
 	AccessWithdrawn        // the right to be here was taken away while connected
+	RevokedToken           // an Ably client's token was revoked while connected
 	endingCount            // number of endings, not one of them
 )
 
@@ -68,6 +69,7 @@ var endings = [endingCount]struct {
 	FailedByServer:  {"failed", 1000},
 	Superseded:      {"superseded", 4004},
 	AccessWithdrawn: {"access_withdrawn", 4003},
+	RevokedToken:    {"token_revoked", 4001},
 }
 
 // String returns the ending's slug.

@@ -540,3 +540,14 @@ const (
 	// maxSummaryClientBytes is how much of a summary are clients' ids: each change sends it to every subscriber.
 	maxSummaryClientBytes = 16 << 10
 )
+
+// Revoking tokens (ably_revoke.go).
+const (
+	// maxRevocableTTL is the lifetime of a token that can be revoked: for so long a revocation is remembered. Ably's figure.
+	maxRevocableTTL = time.Hour
+	// maxRevocationTargets is how many targets one request names. Ably's figure.
+	maxRevocationTargets = 100
+	// maxRevocations is how many targets are remembered, and maxRevocationsEach how many revocations of one. 5 MB.
+	maxRevocations     = 1 << 15
+	maxRevocationsEach = 4
+)

@@ -138,6 +138,7 @@ func lowered(old, next *WebSocketConfig) bool {
 // enforce puts rules in force for those who come and those who are here, and returns how many of these must leave.
 // Run's goroutine.
 func (s *Server) enforce(r *rules) (withdrawn int) {
+	r.heed(&s.revocations)
 	s.rules.Store(r)
 	s.conns.setLimits(s.placesFor(r.cfg), r.cfg.WebSocket.MaxConnectionsPerAddress, r.lowered)
 	s.hub.reload(s.hubRules(r, false))

@@ -59,9 +59,11 @@ type Server struct {
 	checking   sync.Mutex // held by ConsistencyCheck, so that nobody makes it run many times at once
 	checks     checkTable
 	turnAsks   askTable
-	nonces     ablyNonces   // of token requests
-	asking     askTable     // what each address asks of Ably's REST interface
-	bodies     atomic.Int64 // bytes of the bodies of such requests, which are in the budget
+	nonces     ablyNonces // of token requests
+
+	revocations ablyRevocations // of tokens
+	asking      askTable        // what each address asks of Ably's REST interface
+	bodies      atomic.Int64    // bytes of the bodies of such requests, which are in the budget
 }
 
 // NewServer opens the listener. openFiles is the process's limit of open files, 0 when unknown.
@@ -99,6 +101,7 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		changes:   make(chan change),
 		stopped:   make(chan struct{}),
 	}
+	rules.heed(&s.revocations)
 	s.rules.Store(rules)
 	s.writers.New = func() any { return newInlineWriter() }
 	s.budget = &Budget{limit: int64(cfg.WebSocket.MaxBufferedBytes), each: func(visit func(*Outbox)) {
