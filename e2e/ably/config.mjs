@@ -32,6 +32,7 @@ export function configuration({ port, origins = [], ably = {}, websocket = {} })
         secret: key.slice(key.indexOf(':') + 1),
         capability: capabilities[name],
       })),
+      namespaces: [{ id: 'mutable', mutableMessages: true }],
       messages_per_second: 100_000, // the stories about limits have servers of their own
       ...ably,
     },
