@@ -239,11 +239,11 @@ func (j *ablyJournal) run() {
 
 // take writes a record, and with it what else waits.
 func (j *ablyJournal) take(record journalRecord) {
-	count := uint64(0)
+	count, size := uint64(0), int64(0)
 	j.buffer = j.buffer[:0]
 	for more := true; more; {
 		count++
-		j.queued.Add(-int64(record.size))
+		size += int64(record.size)
 		j.buffer = record.append(j.buffer)
 		if more = len(j.buffer) < ablyJournalWrite; more {
 			select {
@@ -256,6 +256,7 @@ func (j *ablyJournal) take(record journalRecord) {
 	if !j.write(j.buffer) {
 		j.dropped.Add(count)
 	}
+	j.queued.Add(-size) // only now: whoever sees an empty queue finds everything in the file
 	if cap(j.buffer) > 2*ablyJournalWrite {
 		j.buffer = nil
 	}
