@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,10 +76,12 @@ func (c *pipeClient) wantLeaves(want ...string) {
 
 // missed is how many users the server would announce.
 func (s *pipeServer) missed() (users int) {
-	synctest.Wait()
-	for _, sh := range s.hub.shards {
+	var mu sync.Mutex
+	s.hub.each(func(sh *shard) { // on the shards: the field is theirs
+		mu.Lock()
+		defer mu.Unlock()
 		users += sh.missed
-	}
+	})
 	return users
 }
 
