@@ -171,7 +171,7 @@ type AblyKey struct {
 type AblyNamespace struct {
 	ID              string `json:"id"`
 	Persisted       bool   `json:"persisted"`       // messages are kept for ably.persisted_seconds
-	MutableMessages bool   `json:"mutableMessages"` // messages can be updated and deleted
+	MutableMessages bool   `json:"mutableMessages"` // messages can be changed and annotated
 }
 
 // TurnConfig names the TURN servers for which /api/turn-credentials makes credentials. Without URLs it makes none.
