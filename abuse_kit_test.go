@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,13 +39,15 @@ const keptBytes = 300
 type bystander struct {
 	c       *client
 	room    string
-	partner string
+	partner *bystander
 	heard   atomic.Int64 // the partner's latest number
 	stop    chan struct{}
 	done    chan error // from both of its goroutines
 
 	mu     sync.Mutex
-	others []string // what others said, cut to keptBytes
+	others []string        // what others said, cut to keptBytes
+	spoke  []time.Time     // when it said each of its numbers
+	lags   []time.Duration // how long the partner's numbers took
 }
 
 // pulse is what a bystander says.
@@ -62,6 +65,9 @@ func (b *bystander) talk() error {
 		case <-b.stop:
 			last = true
 		}
+		b.mu.Lock()
+		b.spoke = append(b.spoke, time.Now())
+		b.mu.Unlock()
 		b.c.socket.SetWriteDeadline(time.Now().Add(patience))
 		if _, err := b.c.socket.Write(maskedFrame(finBit|opText, []byte(pulse(b.c.name, b.room, n, last)))); err != nil {
 			return fmt.Errorf("%s cannot talk: %w", b.c.name, err)
@@ -72,7 +78,7 @@ func (b *bystander) talk() error {
 
 // listen reads until the partner's last number. Every number must come, in order, and nothing that is an error.
 func (b *bystander) listen() error {
-	begin := fmt.Sprintf(`"data":{"from":%q,"pulse":`, b.partner)
+	begin := fmt.Sprintf(`"data":{"from":%q,"pulse":`, b.partner.c.name)
 	for {
 		opcode, payload, err := b.c.read()
 		switch {
@@ -93,11 +99,59 @@ func (b *bystander) listen() error {
 		}
 		number, rest, _ := strings.Cut(rest, ",")
 		if n, _ := strconv.ParseInt(number, 10, 64); n != b.heard.Add(1) {
-			return fmt.Errorf("%s hears number %d of %s after %d", b.c.name, n, b.partner, b.heard.Load()-1)
+			return fmt.Errorf("%s hears number %d of %s after %d", b.c.name, n, b.partner.c.name, b.heard.Load()-1)
 		}
+		b.note(time.Since(b.partner.spokeAt(b.heard.Load())))
 		if strings.HasPrefix(rest, `"last":true`) {
 			return nil
 		}
+	}
+}
+
+// spokeAt is when the bystander said a number.
+func (b *bystander) spokeAt(n int64) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.spoke[n-1]
+}
+
+// note remembers how long a number of the partner's took.
+func (b *bystander) note(lag time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lags = append(b.lags, lag)
+}
+
+// Bystanders may hear later under an attack than before it, by so many times at most, and a number of pulses is always allowed:
+// who else works on this machine must not decide.
+const (
+	attackSlowness = 20
+	attackPulses   = 30
+)
+
+// slowest is the 99th percentile of how long numbers took to be heard.
+func slowest(lags []time.Duration) time.Duration {
+	if len(lags) == 0 {
+		return 0
+	}
+	slices.Sort(lags)
+	return lags[(len(lags)-1)*99/100]
+}
+
+// wantPrompt wants the bystanders to have heard each other as promptly as in the quiet, within bounds that an idle machine and a
+// busy one keep.
+func (a *abused) wantPrompt() {
+	a.t.Helper()
+	var quiet, attacked []time.Duration
+	for i, b := range a.bystanders {
+		b.mu.Lock()
+		quiet = append(quiet, b.lags[:min(a.quiet[i], len(b.lags))]...)
+		attacked = append(attacked, b.lags[min(a.quiet[i], len(b.lags)):]...)
+		b.mu.Unlock()
+	}
+	before, during := slowest(quiet), slowest(attacked)
+	if most := max(attackSlowness*before, attackPulses*pulseInterval); during > most {
+		a.t.Errorf("under attack numbers took %v to be heard (99th percentile of %d), before it %v; at most %v are allowed", during, len(attacked), before, most)
 	}
 }
 
@@ -106,8 +160,11 @@ type abused struct {
 	*testServer
 	t          *testing.T
 	bystanders []*bystander // near ann and near bob in nearRoom, far ann and far bob in farRoom
-	goroutines int          // of the server before anybody connected
-	attackers  []*client    // closed by calm
+	quiet      []int        // how many numbers each had heard before the attack
+	onAbly     []*ablyBystander
+	silent     bool      // onAbly has stopped
+	goroutines int       // of the server before anybody connected
+	attackers  []*client // closed by calm
 	calmed     bool
 }
 
@@ -124,13 +181,16 @@ func watch(t *testing.T, s *testServer) *abused {
 	s.get(t, "/health") // it runs when this is answered
 	a.goroutines = a.serverGoroutines()
 	for _, place := range []struct{ who, room string }{{"near", nearRoom}, {"far", farRoom}} {
-		for _, names := range [][2]string{{"ann", "bob"}, {"bob", "ann"}} {
-			b := &bystander{room: place.room, partner: place.who + " " + names[1], stop: make(chan struct{}), done: make(chan error, 2)}
-			b.c = s.dial(t, place.who+" "+names[0])
+		for _, name := range []string{"ann", "bob"} {
+			b := &bystander{room: place.room, stop: make(chan struct{}), done: make(chan error, 2)}
+			b.c = s.dial(t, place.who+" "+name)
 			b.c.subscribe(t, b.room, "pulse")
 			b.c.subscribe(t, b.room, "")
 			a.bystanders = append(a.bystanders, b)
 		}
+	}
+	for i, b := range a.bystanders {
+		b.partner = a.bystanders[i^1]
 	}
 	for _, b := range a.bystanders {
 		go func() { b.done <- b.talk() }()
@@ -142,6 +202,9 @@ func watch(t *testing.T, s *testServer) *abused {
 		}
 	})
 	a.lull()
+	for _, b := range a.bystanders {
+		a.quiet = append(a.quiet, int(b.heard.Load()))
+	}
 	return a
 }
 
@@ -180,7 +243,7 @@ func (a *abused) lull() {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if b.heard.Load() < want {
-			a.t.Errorf("%s has not heard of %s for %v", b.c.name, b.partner, patience)
+			a.t.Errorf("%s has not heard of %s for %v", b.c.name, b.partner.c.name, patience)
 		}
 	}
 }
@@ -209,10 +272,12 @@ func (a *abused) calm() {
 					a.t.Error(err)
 				}
 			case <-time.After(2 * patience):
-				a.t.Errorf("%s does not hear the last of %s", b.c.name, b.partner)
+				a.t.Errorf("%s does not hear the last of %s", b.c.name, b.partner.c.name)
 			}
 		}
 	}
+	a.calmAbly()
+	a.wantPrompt()
 	a.wantConsistent()
 	for _, c := range a.attackers {
 		c.close()

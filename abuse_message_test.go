@@ -204,3 +204,81 @@ func TestAbuse42_RandomOperations(t *testing.T) {
 		playAgainstModel(t, script)
 	})
 }
+
+// The same over real sockets: six clients, one after the other, each with up to eight operations on one room in one packet, which come and
+// go. Everybody is told what the model says, in its order.
+func TestAbuse42_RandomOperationsOverSockets(t *testing.T) {
+	t.Parallel()
+	a := underAttack(t, func(c *Config) {
+		c.WebSocket.MessagesPerSecond, c.WebSocket.BytesPerSecond = 0, 0
+		c.WebSocket.MaxRoomUsers, c.WebSocket.MaxRoomsPerConnection = modelUsers, modelRooms
+		c.WebSocket.MaxEventsPerRoom, c.WebSocket.MaxEventBytes = modelEvents, modelEventBytes
+	})
+	claims := []Claims{{UserID: "ann"}, {UserID: "ann"}, {UserID: "bob"}, {UserID: "cid"}, {UserID: "dot", Bind: true}, {UserID: "eve", Room: "rooma"}}
+	rooms, events := []string{"rooma", "roomb", "roomc", "roomd", "x"}, []string{"", "signal:all", "signal:ann", "signal:dot", "more", "far too long to be an event"}
+	m, clients := &model{rooms: make(map[string]map[int]map[string]bool)}, make([]*client, len(claims))
+	connect := func(who int) {
+		clients[who] = a.dial(claims[who].UserID, withToken(a.token(t, claims[who])))
+	}
+	for who, c := range claims {
+		m.clients = append(m.clients, &modelClient{identity: c.UserID, only: c.Room, strict: c.Bind, told: make(map[string]time.Time)})
+		connect(who)
+	}
+	random := rand.New(rand.NewPCG(42, 43))
+	pick := func(list []string) string { return list[random.IntN(len(list))] }
+	const operations = 10_000
+	for done := 0; done < operations; {
+		who, room := random.IntN(len(clients)), pick(rooms)
+		if m.clients[who].bad > maxErrorsInARow/2 {
+			room = "rooma" // how a connection ends by its errors is told elsewhere
+		}
+		var packet bytes.Buffer
+		for range 1 + random.IntN(8) {
+			event, id := pick(events[:len(events)-min(1, m.clients[who].bad)]), fmt.Sprint(done)
+			message := fmt.Sprintf(`{"channel":%q,"event":%q,"id":%s`, room, event, id)
+			switch kind := random.IntN(10); {
+			case kind < 4:
+				message += `,"type":"subscribe"}`
+				m.subscribe(who, room, event, id)
+			case kind < 5:
+				message += `,"type":"unsubscribe"}`
+				m.unsubscribe(who, room, event, id)
+			case kind < 8:
+				message += fmt.Sprintf(`,"type":"publish","data":{"n":%d}}`, done)
+				m.publish(who, room, event, "", id, done)
+			default:
+				from := claims[random.IntN(len(claims))].UserID
+				message += fmt.Sprintf(`,"type":"publish","data":{"n":%d,"from":%q}}`, done, from)
+				m.publish(who, room, event, from, id, done)
+			}
+			packet.Write(maskedFrame(finBit|opText, []byte(message)))
+			done++
+		}
+		clients[who].raw(t, packet.Bytes())
+		clients[who].wantSaid(t, done, m.clients[who])
+		if random.IntN(50) == 0 { // it goes, after it has been told everything, and comes back
+			clients[who].leave(t)
+			for room := range m.rooms {
+				m.leave(who, room)
+			}
+			m.clients[who].bad = 0
+			connect(who)
+		}
+	}
+	for who, c := range clients {
+		c.wantSaid(t, operations, m.clients[who])
+	}
+	a.calm()
+}
+
+// wantSaid reads as much as the model says that the client has been told since the last time, which must be the same.
+func (c *client) wantSaid(t *testing.T, step int, model *modelClient) {
+	t.Helper()
+	for i, want := range model.want {
+		payload := c.message(t)
+		if got := said(t, append(appendFrameHeader(nil, opText, len(payload)), payload...)); got != want {
+			t.Fatalf("before step %d %s is told %q as number %d, the model says %q", step, c.name, got, i, want)
+		}
+	}
+	model.want = nil
+}

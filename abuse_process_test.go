@@ -143,43 +143,24 @@ func memoryGroup(t *testing.T, mb int) string {
 // is written when the disk is back. What was damaged before the start is dropped, what was good is kept.
 func TestAbuse34_DiskFullOrReadOnly(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		t.Skip("a disk of its own can be mounted by root on Linux alone")
-	}
 	disk := t.TempDir()
-	mount := func(args ...string) {
-		t.Helper()
-		if text, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
-			t.Fatalf("mount %q: %v %s", args, err, text)
-		}
+	path := filepath.Join(disk, "errors.log")
+	if os.Geteuid() == 0 && runtime.GOOS == "linux" {
+		mustRun(t, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk)
+		t.Cleanup(func() { exec.Command("umount", disk).Run() })
 	}
-	mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", disk)
-	t.Cleanup(func() { exec.Command("umount", disk).Run() })
-	path, filler := filepath.Join(disk, "errors.log"), filepath.Join(disk, "filler")
 	write(t, path, `{"time":"2026-01-01T00:00:00Z","level":"WARN","msg":"good and old"}`+"\n"+`{"time":"2026-01-01T00:00:00Z","level":"WARN","msg":"torn`)
-	printed := filepath.Join(t.TempDir(), "stderr")
-	stderr, err := os.Create(printed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stderr.Close()
+	printed := new(logBuffer) // not a file: the second kind of full disk would hold for it
 	cmd := letshareCommand(t, t.TempDir(), servingEnv("LETSHARE_LOG_FILE="+path))
-	cmd.Stderr = stderr
+	cmd.Stderr = printed
 	p := startCommand(t, cmd)
 	a := watch(t, processServer(p))
-	says := func(what string) int { return strings.Count(strings.Join(readLogFile(t, printed), "\n"), what) }
+	says := func(what string) int { return strings.Count(printed.String(), what) }
 	logged := func() string { return strings.Join(readLogFile(t, path), "\n") }
 
-	for i, trouble := range []struct {
-		begin, end func()
-		reason     string
-		more       dialOption
-	}{
-		{func() { os.WriteFile(filler, make([]byte, 1<<20), 0o600) }, func() { os.Remove(filler) }, "token_missing", withQuery("")},
-		{func() { mount("-o", "remount,ro", disk) }, func() { mount("-o", "remount,rw", disk) }, "token_malformed", withQuery("token=x")},
-	} {
+	for i, trouble := range diskTroubles(t, disk, p.cmd.Process.Pid) {
 		trouble.begin()
-		a.wantRefused(t, http.StatusUnauthorized, trouble.reason, "", trouble.more)
+		a.wantRefused(t, http.StatusUnauthorized, trouble.reason, "", withQuery(trouble.query))
 		waitForProcess(t, "the warning about the disk", func() bool { return says("check log.file") == i+1 })
 		if strings.Contains(logged(), trouble.reason) {
 			t.Errorf("%s is on the disk that takes nothing", trouble.reason)
@@ -195,6 +176,40 @@ func TestAbuse34_DiskFullOrReadOnly(t *testing.T) {
 	a.calm()
 	if exit, _ := p.stop(t, syscall.SIGTERM); exit != 0 {
 		t.Errorf("exit %d", exit)
+	}
+}
+
+// diskTrouble is a fault of a disk that begins and ends, and a refusal to be logged meanwhile.
+type diskTrouble struct {
+	begin, end    func()
+	query, reason string
+}
+
+// diskTroubles are the ways in which a disk can be full and read-only here. Root on Linux has a disk of its own mounted for it. For
+// others files of the server's process may have no byte more, and the folder is not theirs to write to.
+func diskTroubles(t *testing.T, disk string, pid int) []diskTrouble {
+	filler := filepath.Join(disk, "filler")
+	full := diskTrouble{
+		func() { os.WriteFile(filler, make([]byte, 1<<20), 0o600) }, func() { os.Remove(filler) }, "", "token_missing"}
+	readOnly := diskTrouble{
+		func() { mustRun(t, "mount", "-o", "remount,ro", disk) }, func() { mustRun(t, "mount", "-o", "remount,rw", disk) }, "token=x", "token_malformed"}
+	if os.Geteuid() == 0 && runtime.GOOS == "linux" {
+		return []diskTrouble{full, readOnly}
+	}
+	readOnly.begin, readOnly.end = func() { os.Chmod(disk, 0o500) }, func() { os.Chmod(disk, 0o700) }
+	if runtime.GOOS != "linux" { // has no means to limit another process
+		return []diskTrouble{readOnly}
+	}
+	limit := func(bytes string) { mustRun(t, "prlimit", "--pid", fmt.Sprint(pid), "--fsize="+bytes) }
+	full.begin, full.end = func() { limit("1:") }, func() { limit("unlimited:") }
+	return []diskTrouble{full, readOnly}
+}
+
+// mustRun runs a command that must succeed.
+func mustRun(t *testing.T, command string, args ...string) {
+	t.Helper()
+	if text, err := exec.Command(command, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v %s", command, args, err, text)
 	}
 }
 

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
-	"net"
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -123,28 +127,43 @@ func TestAbuse41_ShardUnderPressure(t *testing.T) {
 		listener.want(t, fmt.Sprintf(`{"data":{"n":%d}}`, n))
 	}
 	a.calm()
-	for range 12 {
-		stopAmidst(t)
+}
+
+// A server is stopped amidst joins and leaves, a thousand times, each at another moment: it always comes to its end. The clock is the
+// bubble's, so that nothing but the work takes time.
+func TestAbuse41_StopAmidstJoinsAndLeaves(t *testing.T) {
+	t.Parallel()
+	for i := range 1000 {
+		synctest.Test(t, func(t *testing.T) { stopAmidst(t, int64(1+i%97)) })
 	}
 }
 
-// stopAmidst stops a server while clients join and leave.
-func stopAmidst(t *testing.T) {
+// stopAmidst stops a server when its clients, which join and leave without a pause, have got so many answers.
+func stopAmidst(t *testing.T, answers int64) {
 	t.Helper()
-	s := startServer(t, func(cfg *Config) { cfg.Server.DrainSeconds = 0 }) // all at once
-	query := url.Values{"token": {s.token(t, Claims{UserID: "mallory"})}}.Encode()
-	var clients sync.WaitGroup
-	var sockets []net.Conn
+	s := newPipeServer(t, func(cfg *Config) {
+		cfg.Server.DrainSeconds = 0 // all at once
+		cfg.WebSocket.MessagesPerSecond = 0
+	}, nil)
+	s.run()
+	time.Sleep(time.Millisecond)
 	words := frames(1, `{"type":"subscribe","channel":"room"}`)
 	words = append(words, frames(1, `{"type":"publish","channel":"room","data":{}}`)...)
 	words = append(words, frames(1, `{"type":"unsubscribe","channel":"room"}`)...)
-	for range 5 {
-		socket, reader, _, err := quickUpgrade(s.addr, query)
+	token, err := MintToken(s.cfg, Claims{UserID: "mallory"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients sync.WaitGroup
+	var answered atomic.Int64
+	enough := make(chan struct{})
+	for range 3 {
+		socket, err := s.listener.dial()
 		if err != nil {
 			t.Fatal(err)
 		}
-		sockets = append(sockets, socket)
 		clients.Go(func() {
+			io.WriteString(socket, "GET /?"+url.Values{"token": {token}}.Encode()+" HTTP/1.1\r\n"+strings.Join(usualHandshake, "\r\n")+"\r\n\r\n")
 			for {
 				if _, err := socket.Write(words); err != nil {
 					return
@@ -152,14 +171,29 @@ func stopAmidst(t *testing.T) {
 			}
 		})
 		clients.Go(func() {
-			for opcode, err := byte(0), error(nil); err == nil && opcode != opClose; {
-				opcode, _, err = readServerFrame(reader)
+			defer socket.Close()
+			reader := bufio.NewReader(socket)
+			answer, err := http.ReadResponse(reader, nil)
+			if err != nil || answer.StatusCode == http.StatusServiceUnavailable {
+				return // it came when the server stopped
 			}
-			socket.Close()
+			if answer.StatusCode != http.StatusSwitchingProtocols {
+				t.Errorf("a client is answered %s", answer.Status)
+			}
+			for {
+				if opcode, _, err := readServerFrame(reader); err != nil || opcode == opClose {
+					return
+				}
+				if answered.Add(1) == answers {
+					close(enough)
+				}
+			}
 		})
 	}
-	time.Sleep(time.Duration(len(sockets)) * time.Millisecond)
+	<-enough
 	s.stop()
-	closeAll(sockets)
+	if err := <-s.ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
 	clients.Wait()
 }

@@ -213,7 +213,7 @@ func outputMatches(patterns []string, got string) bool {
 // that environment alone. It is killed when the test is over or has waited for far too long.
 func letshareCommand(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the longest stories, on a busy machine
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, testBinary(t), args...)
 	cmd.Dir = dir
