@@ -201,6 +201,7 @@ func (a *ablyConn) publish(m *ably.ProtocolMessage) {
 
 // ack acknowledges a message that has a number.
 func (a *ablyConn) ack(m *ably.ProtocolMessage, serials []string) {
+	a.conn.server.account.counts.take(m, statRealtime, statRealtimePresence, 1)
 	if m.MsgSerial.OK {
 		a.send(&ably.ProtocolMessage{Action: ably.ActionAck, MsgSerial: m.MsgSerial, Count: 1, Results: []ably.PublishResult{{Serials: serials}}})
 	}

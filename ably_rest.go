@@ -196,6 +196,7 @@ func (q *ablyRequest) negotiate() {
 // fail answers with an error. The SDK in a page finds the error's code only in JSON, whatever it has asked for.
 func (q *ablyRequest) fail(problem *ably.ErrorInfo) {
 	q.server.counters.refuse(reasonOfAbly(problem))
+	q.server.account.counts.request(problem)
 	switch problem.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		q.server.log.Warn("request refused", "protocol", "ably", "code", problem.Code, "address", q.address.String(), "detail", problem.Message)
@@ -209,6 +210,7 @@ func (q *ablyRequest) fail(problem *ably.ErrorInfo) {
 
 // answer sends a body, which is in the format of the answer.
 func (q *ablyRequest) answer(status int, body []byte) {
+	q.server.account.counts.request(nil)
 	if q.envelope {
 		body = envelop(q.format, status, q.w.Header().Get("Link"), body)
 		status = http.StatusOK
@@ -320,12 +322,6 @@ func (h *Hub) each(see func(*shard)) {
 // time answers GET /time.
 func (q *ablyRequest) time(string) {
 	q.answer(http.StatusOK, ably.AppendValue(nil, q.format, []any{time.Now().UnixMilli()}))
-}
-
-// stats answers GET /stats: no statistics are kept. Clients ask for them to see whether their credentials are good.
-func (q *ablyRequest) stats(string) {
-	q.setLinks("stats", pageOf(q.query, "start", "end", "limit", "direction", "unit"), "")
-	q.answer(http.StatusOK, ably.AppendValue(nil, q.format, []any{}))
 }
 
 // pageOf keeps what describes a page of a request's query: no credentials, above all.

@@ -61,6 +61,7 @@ func (q *ablyRequest) say(label string, messages []ably.Message) (ably.Object, *
 		return nil, call.failure
 	}
 	published := call.done.message.Messages
+	q.server.account.counts.take(&call.done.message, statREST, statREST, 1)
 	serials := make([]string, len(published))
 	for i := range published {
 		serials[i] = published[i].Serial

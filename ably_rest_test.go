@@ -243,7 +243,7 @@ func TestAblyRESTRefusals(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]int{"/channels/news/presence": 200, "/stats": 200} {
+	for path, want := range map[string]int{"/channels/news/presence": 200, "/stats": 401} {
 		if a := s.rest(t, "GET", path, "", poor); a.status != want {
 			t.Errorf("the poor key gets %d of %s", a.status, path)
 		}

@@ -72,6 +72,7 @@ type ablyAccount struct {
 	attachments atomic.Int64
 	members     atomic.Int64 // of all presence sets
 	audience    metaAudience // who listens to the server itself
+	counts      ablyCounts   // for /stats
 }
 
 // add changes how many bytes are kept.
@@ -165,6 +166,7 @@ func (s *shard) openAbly(room *Room) {
 	}
 	s.channels.rooms[room.name] = room
 	s.account.channels.Add(1)
+	s.account.counts.add(statChannels, 1)
 	s.account.add(ablyEntryBytes)
 }
 
@@ -291,14 +293,19 @@ func (s *shard) place(room *Room, p *publication) {
 	if s.journal != nil && p.about == nil && s.ably != nil && s.ably.namespace(room.name).Persisted {
 		s.journal.record(p, before)
 	}
+	sent := 0
 	for _, a := range room.ably.attached {
 		if !a.wants(p) {
 			continue
 		}
 		if frame := p.frame(a); frame != nil {
-			s.tally.deliveries++
+			sent++
 			s.put(a.member, frame)
 		}
+	}
+	s.tally.deliveries += uint64(sent)
+	if sent > 0 {
+		s.account.counts.take(&p.message, statSent, statSentPresence, sent)
 	}
 	p.frames, p.subjects = [2][]byte{}, nil // those who need it later are few
 }

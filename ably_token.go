@@ -238,10 +238,12 @@ func (s *Server) serveAblyToken(w http.ResponseWriter, r *http.Request) {
 		details, problem = rules.ably.auth.issue(keyName, q, &s.nonces, time.Now())
 	}
 	if problem != nil {
+		s.account.counts.add(statTokensRefused, 1)
 		s.log.Warn("token request refused", "code", problem.Code, "address", rules.auth.ClientAddress(r).String(), "detail", problem.Message)
 		answerAblyError(w, ably.JSON, problem)
 		return
 	}
+	s.account.counts.add(statTokens, 1)
 	answer := ably.Object{{Key: "token", Value: details.token}, {Key: "keyName", Value: details.keyName}, {Key: "issued", Value: details.issued},
 		{Key: "expires", Value: details.expires}, {Key: "capability", Value: details.capability}}
 	if details.clientID != "" {

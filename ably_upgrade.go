@@ -91,6 +91,7 @@ func (s *Server) begin(a *ablyConn, key string) {
 	}
 	var present []string
 	a.generation, present = s.sessions.joined(a.session, a.conn)
+	s.account.counts.add(statConnections, 1)
 	a.send(a.connected(lost))
 	a.comeBack(present)
 }

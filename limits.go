@@ -551,3 +551,6 @@ const (
 	maxRevocations     = 1 << 15
 	maxRevocationsEach = 4
 )
+
+// maxStatsAge is for how long the figures of each minute are kept (ably_stats.go).
+const maxStatsAge = 24 * time.Hour

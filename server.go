@@ -62,6 +62,7 @@ type Server struct {
 	nonces     ablyNonces // of token requests
 
 	revocations ablyRevocations // of tokens
+	stats       ablyStats       // of Ably's clients
 	asking      askTable        // what each address asks of Ably's REST interface
 	bodies      atomic.Int64    // bytes of the bodies of such requests, which are in the budget
 }
@@ -108,6 +109,7 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		s.conns.each(func(c *conn) { visit(&c.outbox) })
 	}}
 	s.account = &ablyAccount{budget: s.budget, limit: s.budget.limit / ablyKeptShare}
+	s.stats.look(time.Now(), &s.account.counts, 0, 0)
 	s.sessions = newAblySessions(s.budget)
 	s.http = &http.Server{
 		Handler:           s,
@@ -254,6 +256,7 @@ func (s *Server) sweep(ctx context.Context) {
 			tidy.look(s.conns, now)
 			s.remember(now)
 			s.tellLifecycle()
+			s.lookAtStats()
 		}
 	}
 }

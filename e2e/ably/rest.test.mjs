@@ -126,9 +126,12 @@ story('REST: the time, without credentials of any kind', async (stage) => {
   assert.ok(Math.abs((await response.json())[0] - Date.now()) < 5000);
 });
 
-story('REST: the statistics are an empty list', async (stage) => {
-  const { items } = await stage.rest().stats();
-  assert.deepEqual(items, []);
+story('REST: the statistics hold what was done', async (stage) => {
+  const rest = stage.rest();
+  await rest.channels.get(stage.room).publish('counted', 'data');
+  const { items: [hour] } = await rest.stats({ unit: 'hour', end: Date.now() });
+  assert.deepEqual([hour.unit, typeof hour.intervalId, typeof hour.inProgress, typeof hour.schema, typeof hour.appId], ['hour', ...Array(4).fill('string')]);
+  assert.ok(hour.entries['messages.inbound.rest.messages.count'] >= 1);
   await refused(stage.rest({ key: 'no.key:here' }).stats(), 40101);
 });
 
