@@ -72,7 +72,7 @@ func (a *ablyConn) take(p []byte) {
 	case ably.ActionAnnotation:
 		a.annotate(&m)
 	case ably.ActionObject:
-		a.nack(&m, errAblyUnsupported)
+		a.nack(&m, errAblyNoObjectModes)
 	case ably.ActionAuth:
 		a.authorize(m.AccessToken)
 	case ably.ActionClose:
@@ -122,6 +122,10 @@ func (a *ablyConn) attach(m *ably.ProtocolMessage) {
 		return
 	}
 	granted := a.grant(name.room, asked)
+	if asked != 0 && asked&^ablyObjectModes == 0 {
+		a.failChannel(label, errAblyNoObjectModes)
+		return
+	}
 	if granted == 0 || wishes.occupancy != 0 && !a.identity.capability.allows(name.room, ablyOpChannelMetadata) {
 		a.failChannel(label, errAblyNotAllowed)
 		return
@@ -151,7 +155,7 @@ func (a *ablyConn) grant(room string, asked uint64) uint64 {
 	if asked == 0 {
 		asked = ablyDefaultModes
 	}
-	granted := asked & modesFor(a.identity.capability.ops(room))
+	granted := asked & modesFor(a.identity.capability.ops(room)) &^ ablyObjectModes
 	if strings.HasPrefix(room, metaPrefix) {
 		granted &= ably.ModeSubscribe // the server alone speaks there
 	}

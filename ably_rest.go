@@ -60,7 +60,7 @@ var ablyRoutes = [...]ablyRoute{
 func ablyAddress(urlPath string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(urlPath, "/"), "/")
 	switch first {
-	case "channels", "time", "keys", "stats", "messages", "presence":
+	case "channels", "time", "keys", "stats", "messages", "presence", "push", "comet", "sse", "event-stream":
 		return true
 	}
 	return false
@@ -137,7 +137,7 @@ func (s *Server) serveAblyREST(w http.ResponseWriter, r *http.Request) {
 		route, name, q.serial = findAblyRoute(r.Method, segments)
 	}
 	if route == nil {
-		q.fail(errAblyNotFound())
+		q.fail(ablyAbsent(append(segments, ""))) // an address that cannot be told apart has none
 		return
 	}
 	if problem := q.admit(route); problem != nil {

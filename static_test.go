@@ -165,7 +165,7 @@ func TestUpgradesAndOtherInterfacesWorkBesideTheApp(t *testing.T) {
 			t.Errorf("%s: %q", target, body)
 		}
 	}
-	for _, target := range []string{"/api", "/api/unknown", "/channels", "/channels/room/messages", "/time", "/keys/x/requestToken", "/stats", "/messages", "/presence"} {
+	for _, target := range []string{"/api", "/api/unknown", "/channels", "/channels/room/messages", "/time", "/keys/x/requestToken", "/stats", "/messages", "/presence", "/push/publish", "/comet/connect", "/sse", "/event-stream"} {
 		if answer, body := s.fetch(t, "GET", target, navigation); strings.Contains(body, "the app") {
 			t.Errorf("%s: %d %q", target, answer.StatusCode, body)
 		}
