@@ -408,6 +408,7 @@ func TestAnnotationsOverREST(t *testing.T) {
 	if list, err := ably.DecodeAnnotations(ably.JSON, next.body); err != nil || len(list) != 1 || list[0].Action != ably.AnnotationDelete || next.next(t) != "" {
 		t.Errorf("%v %s", err, next.value(t))
 	}
+	s.rest(t, "PATCH", "/channels/notes:a/messages/"+serial, `{"data":"changed"}`) // which keeps the summary
 	message := s.rest(t, "GET", "/channels/notes:a/messages/"+serial, "").value(t)
 	if !strings.Contains(message, `{"vote:multiple.v1":{"b":{"total":1,"clientIds":{},"totalUnidentified":1,"clipped":false,"totalClientIds":0}}}`) {
 		t.Errorf("the message is %s", message)

@@ -152,6 +152,8 @@ func TestAChangeIsMadeOnce(t *testing.T) {
 	more.ID = "mine" // the message's: the client has changed what it has received
 	ann.publish(t, "notes:a", more)
 	ann.publish(t, "notes:a", more)
+	more.ID = ann.id + ":1:0" // the first change's: it has received that, too
+	ann.publish(t, "notes:a", more)
 	more.ID = "once"
 	if one, two := ann.publish(t, "notes:a", more), ann.publish(t, "notes:a", more); !slices.Equal(one, two) {
 		t.Errorf("under one id it has the versions %q and %q", one, two)
@@ -162,13 +164,13 @@ func TestAChangeIsMadeOnce(t *testing.T) {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 	}
-	if got := s.rest(t, "GET", "/channels/notes:a/messages/"+serial, "").value(t); !strings.Contains(got, `"data":"abbbbc"`) {
+	if got := s.rest(t, "GET", "/channels/notes:a/messages/"+serial, "").value(t); !strings.Contains(got, `"data":"abbbbbc"`) {
 		t.Errorf("the message is %s", got)
 	}
 	if a := s.rest(t, "POST", "/channels/notes:a/messages", `{"id":"once","name":"a new message"}`); a.status != 201 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if got := s.all(t, "/channels/notes:a/messages", "limit=9"); !slices.Equal(got, []string{"a new message", "abbbbc"}) {
+	if got := s.all(t, "/channels/notes:a/messages", "limit=9"); !slices.Equal(got, []string{"a new message", "abbbbbc"}) {
 		t.Errorf("history is %q", got)
 	}
 	wantHubConsistent(t, s)
@@ -286,6 +288,39 @@ func TestTheJournalHoldsChangesAndAnnotations(t *testing.T) {
 			ear.close()
 			s.stop()
 		})
+	}
+}
+
+// When a message is no longer kept, nothing of what became of it is: it cannot be changed, and its summary is told to nobody.
+func TestWhatBecameOfAMessageGoesWithIt(t *testing.T) {
+	t.Parallel()
+	r := newAblyRoom("room", "series")
+	put := func(p *publication) *publication {
+		p.state = r
+		r.apply(p, 1)
+		r.keep(p)
+		r.adopt(p)
+		return p
+	}
+	message := put(&publication{message: ably.ProtocolMessage{Action: ably.ActionMessage, Messages: []ably.Message{ablyText("hello", "world")}}})
+	said := annotation("seen:total.v1", "", "")
+	said.MessageSerial = message.message.Messages[0].Serial
+	annotations := put(&publication{message: ably.ProtocolMessage{Action: ably.ActionAnnotation, Annotations: []ably.Annotation{said}}})
+	summary := put(r.summarised(annotations))
+	ear := &attachment{granted: ably.ModeSubscribe, echo: true}
+	if !ear.wants(summary) || len(summary.content().Messages) != 1 {
+		t.Error("a subscriber is not told the summary")
+	}
+	r.forgetOldest()
+	if ear.wants(summary) || message.lives != nil {
+		t.Error("what became of the message is still there")
+	}
+	wish := &publication{message: ably.ProtocolMessage{Messages: []ably.Message{changed(ably.MessageUpdate, said.MessageSerial, "new")}}}
+	if problem := r.change(wish, changeRights{any: true}, 1000, nil); problem != errAblyNoMessage {
+		t.Errorf("changing it is answered %v", problem)
+	}
+	if r.summarised(annotations) != nil || r.adopt(annotations) != 0 {
+		t.Error("further annotations find it")
 	}
 }
 
