@@ -291,6 +291,25 @@ func TestTheJournalHoldsChangesAndAnnotations(t *testing.T) {
 	}
 }
 
+// Changes take no room on the pages of history, however large they are.
+func TestPagesOfHistoryPassChangesOver(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, withMutable)
+	ann := s.ably(t, "ann")
+	serial := ann.publish(t, "notes:a", ablyText("one", ""))[0]
+	for range 2 * maxAblyPageBytes / 60_000 {
+		ann.publish(t, "notes:a", changed(ably.MessageUpdate, serial, strings.Repeat("x", 60_000)))
+	}
+	ann.publish(t, "notes:a", changed(ably.MessageUpdate, serial, "1"))
+	ann.publish(t, "notes:a", ablyText("two", "2"))
+	for _, direction := range []string{"forwards", "backwards"} {
+		page := s.rest(t, "GET", "/channels/notes:a/messages?direction="+direction, "")
+		if got := page.messages(t); len(got) != 2 || page.next(t) != "" {
+			t.Errorf("%s the page is %q, and the next %q", direction, got, page.next(t))
+		}
+	}
+}
+
 // When a message is no longer kept, nothing of what became of it is: it cannot be changed, and its summary is told to nobody.
 func TestWhatBecameOfAMessageGoesWithIt(t *testing.T) {
 	t.Parallel()
