@@ -27,6 +27,7 @@ type ablyConn struct {
 	channels map[string]*ablyChannel // attached, by the name as the client writes it
 	present  map[string]bool         // rooms where the connection has, or had, members; nil until the first
 	inflow   bucket                  // messages
+	control  bucket                  // what has no rate of its own: ATTACH, DETACH, AUTH
 	garbled  int                     // messages in a row that could not be read
 	closing  bool                    // the client has said CLOSE: it does not come back
 	call     ablyCall                // reused: one is under way at a time
@@ -54,6 +55,7 @@ func (a *ablyConn) take(p []byte) {
 		return
 	}
 	a.garbled = 0
+	a.pace(m.Action)
 	switch m.Action {
 	case ably.ActionHeartbeat:
 		if m.ID != "" {
@@ -80,6 +82,20 @@ func (a *ablyConn) take(p []byte) {
 		a.conn.outbox.end(ClosedByClient)
 	case ably.ActionDisconnect:
 		a.conn.outbox.end(LeftByClient)
+	}
+}
+
+// pace slows down a client that attaches without end: each ATTACH of a crowded channel may be answered with all who are present.
+// It is not refused, for after a reconnect the SDK attaches to all its channels at once.
+func (a *ablyConn) pace(action ably.Action) {
+	if action != ably.ActionAttach && action != ably.ActionDetach && action != ably.ActionAuth {
+		return
+	}
+	limit := rate{ablyControlsPerSecond, float64(ablyControlBurst + a.rules.maxChannels)}
+	a.control.refill(limit, a.conn.wire.clock())
+	a.control.used++
+	if debt := a.control.debt(limit); debt > 0 {
+		a.conn.wire.wait(debt)
 	}
 }
 

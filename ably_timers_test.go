@@ -185,3 +185,30 @@ func TestAReloadTakesAnAblyKeyAway(t *testing.T) {
 		rich.wantLast(`{"action":0,"id":"still there?"}`)
 	})
 }
+
+// Who attaches without end is answered each time, but read slowly.
+func TestAnAblyClientThatAttachesWithoutEndIsReadSlowly(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(c *Config) { withAblyKeys(c); c.Ably.MaxChannelsPerConnection = 10 }, func(t *testing.T, s *pipeServer) {
+		c := s.ablyJoin("restless", "heartbeats=false")
+		began, total := s.since(), 10+ablyControlBurst+100
+		go func() {
+			for range total {
+				if !c.queue(maskedFrame(finBit|opText, []byte(`{"action":10,"channel":"room"}`))) {
+					return
+				}
+			}
+		}()
+		time.Sleep(time.Minute)
+		answers := c.when(opText)[1:] // behind CONNECTED
+		if len(answers) != total {
+			t.Fatalf("%d of %d are answered", len(answers), total)
+		}
+		if first := answers[10+ablyControlBurst-1] - began; first > 100*time.Millisecond {
+			t.Errorf("those that a reconnect may need took %v", first)
+		}
+		if all := answers[total-1] - began; all < 1900*time.Millisecond || all > 10*time.Second {
+			t.Errorf("a hundred more took %v, want about 2 s", all)
+		}
+	})
+}

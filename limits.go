@@ -430,6 +430,10 @@ const (
 	ablyRenewal = 30 * time.Second
 	// ablyBurstSeconds of ably.messages_per_second may come at once.
 	ablyBurstSeconds = 2
+	// ablyControlsPerSecond is how many ATTACH, DETACH and AUTH of one connection are read a second, beyond ablyControlBurst and as
+	// many as it may have channels, which come at once after a reconnect.
+	ablyControlsPerSecond = 50
+	ablyControlBurst      = 500
 	// ablyFrameGrowth and ablyFrameSlack bound a frame by the largest publish: JSON may write one byte as six, and there are
 	// names and ids. What is too large is refused; what is larger than this cannot even be read.
 	ablyFrameGrowth = 6
