@@ -9,6 +9,8 @@ const capabilities = {
   all: { '*': ['*'] },
   read: { '*': ['subscribe'] },
   write: { '*': ['publish'] },
+  meta: { '[*]*': ['*'] },
+  revocable: { '*': ['*'] },
   rooms: { 'chat:*': ['publish', 'subscribe'], news: ['subscribe'] },
 };
 
@@ -31,6 +33,7 @@ export function configuration({ port, origins = [], ably = {}, websocket = {} })
         name: `app.${name}`,
         secret: key.slice(key.indexOf(':') + 1),
         capability: capabilities[name],
+        revocableTokens: name === 'revocable',
       })),
       namespaces: [{ id: 'mutable', mutableMessages: true }],
       messages_per_second: 100_000, // the stories about limits have servers of their own
