@@ -112,15 +112,17 @@ func TestDecodeCopiesWhatItKeeps(t *testing.T) {
 	}
 }
 
+// Of what is sent most: the standard library's pools, which JSON values inside a message need, lose things on purpose under the race
+// detector.
 func TestAppendNeedsNoMemoryOfItsOwn(t *testing.T) {
-	m := busy()
+	m := publish()
 	for name, f := range formats {
 		buf := m.Append(nil, f)
 		if n := testing.AllocsPerRun(100, func() { buf = m.Append(buf[:0], f) }); n != 0 {
 			t.Errorf("%s: %v allocations with room enough", name, n)
 		}
-		if n := testing.AllocsPerRun(100, func() { m.Append(nil, f) }); n != 1 {
-			t.Errorf("%s: %v allocations without room", name, n)
+		if n := testing.AllocsPerRun(100, func() { m.Append(nil, f) }); n > 2 {
+			t.Errorf("%s: %v allocations without room, want the buffer alone, or that it grows once", name, n)
 		}
 	}
 }
