@@ -126,7 +126,7 @@ func (b *bystander) note(lag time.Duration) {
 // who else works on this machine must not decide.
 const (
 	attackSlowness = 20
-	attackPulses   = 30
+	attackPulses   = 100
 )
 
 // slowest is the 99th percentile of how long numbers took to be heard.

@@ -13,28 +13,36 @@ type Budget struct {
 	limit int64                       // bytes; immutable
 	each  func(visit func(o *Outbox)) // calls visit for every live connection's outbox; immutable
 	total atomic.Int64                // bytes held now; changed by outboxes under their own mutex
-	mu    sync.Mutex                  // held by relieve alone, so that no second one is cut for the same bytes
+	mu    sync.Mutex                  // held while somebody is cut, so that no second one is for the same bytes
 }
 
 // over reports whether the account is overdrawn. Any goroutine.
 func (b *Budget) over() bool { return b.total.Load() > b.limit }
 
-// relieve cuts the largest holders, one after the other, until the account is in order. The bytes of
-// the one that is cut leave the account before the next look. Any goroutine that holds no outbox's mutex.
+// relieve cuts the largest holders, one after the other, until the account is in order. While somebody else is at it nobody
+// waits: shards have better things to do, and whoever is at it looks once more at the end. Any goroutine that holds no outbox's mutex.
 func (b *Budget) relieve() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.over() {
-		var largest *Outbox
-		var most int64
-		b.each(func(o *Outbox) {
-			if held := o.held(); held > most {
-				largest, most = o, held
-			}
-		})
-		if largest == nil {
+	for b.over() && b.mu.TryLock() {
+		cut := b.cutLargest()
+		b.mu.Unlock()
+		if !cut {
 			return
 		}
-		largest.end(MemoryPressure)
 	}
+}
+
+// cutLargest cuts the largest holder, whose bytes leave the account with that. False: nobody holds anything. Called with mu held.
+func (b *Budget) cutLargest() bool {
+	var largest *Outbox
+	var most int64
+	b.each(func(o *Outbox) {
+		if held := o.held(); held > most {
+			largest, most = o, held
+		}
+	})
+	if largest == nil {
+		return false
+	}
+	largest.end(MemoryPressure)
+	return true
 }
