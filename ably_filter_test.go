@@ -135,6 +135,10 @@ func TestAnAttachmentGetsWhatItsFilterLeaves(t *testing.T) {
 	guest.hears(t, cheap+"?rewind=10]kiosk", "ice 7")
 	guest.hears(t, cheap+"]kiosk", "ice 7")
 
+	nothing := "[filter=" + base64.StdEncoding.EncodeToString([]byte("name == 'coffee'")) + "?rewind=10]kiosk"
+	if m := s.ably(t, "picky").attach(t, nothing); m.Flags&ably.FlagHasBacklog != 0 {
+		t.Error("messages of the past are promised of which the filter leaves nothing")
+	}
 	late := s.ably(t, "late")
 	resumed := late.attach(t, cheap+"]kiosk", func(m *ably.ProtocolMessage) { m.ChannelSerial = attached.ChannelSerial })
 	if resumed.Flags&ably.FlagResumed == 0 {
