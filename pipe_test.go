@@ -240,6 +240,7 @@ func (s *pipeServer) connectBy(user, upgrade string, pongs, closes bool) *pipeCl
 	}
 	go c.readFrames(reader)
 	go c.writeAll()
+	synctest.Wait() // the answer comes before the server has the connection in its books: the next must not stand there first
 	return c
 }
 
