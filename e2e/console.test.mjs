@@ -126,6 +126,27 @@ test('every failure is said, with how to mend it', async (t) => {
     await (await says(browser, server.url, ['The data channel did not open.', 'a firewall blocks WebRTC'], { webrtc: 'blocked' })).done();
   });
 
+  await story('what nobody expected', { ably: { enabled: false } }, async (server, browser) => {
+    const prepare = (page) => page.evaluate(() => (performance.now = () => { throw new Error('the clock is gone'); }));
+    await (await says(browser, server.url, ['Something unexpected happened: the clock is gone', 'Reload the page'], { prepare })).done();
+  });
+
+  await story('an Ably connection that stays silent', {}, async (server, browser) => {
+    // Behind CONNECTED nothing comes over the Ably connections; the LetShare ones work.
+    const prepare = (page) => page.evaluate(() => {
+      Object.defineProperty(WebSocket.prototype, 'onmessage', {
+        set(hear) {
+          this.addEventListener('message', (event) => {
+            if (!this.url.includes('key=') || event.data.includes('"action":4,')) hear(event);
+          });
+        },
+      });
+    });
+    const visitor = await says(browser, server.url, ['The connection is open, but no answer comes.', 'proxy_buffering off'], { prepare });
+    assert.equal(await visitor.page.locator('.steps > li.done').count(), 4, 'all of the LetShare protocol works');
+    await visitor.done();
+  });
+
   await story('an Ably key that is none', production, async (server, browser) => {
     const prepare = async (page) => {
       await page.fill('#token', token({}));
