@@ -258,7 +258,12 @@ func TestAbuse40_WrongConfigurations(t *testing.T) {
 				cmd := letshareCommand(t, dir, nil, args...)
 				var stdout, stderr bytes.Buffer
 				cmd.Stdout, cmd.Stderr = &stdout, &stderr
-				if exit := exitCode(t, cmd.Run()); exit != 1 {
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				serving := time.AfterFunc(patience, func() { cmd.Process.Kill() }) // a server that accepts such a configuration would go on
+				defer serving.Stop()
+				if exit := exitCode(t, cmd.Wait()); exit != 1 {
 					t.Errorf("letshare %q: exit %d, want 1", args, exit)
 				}
 				if stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1 {
