@@ -249,7 +249,7 @@ func (q *ablyRequest) body() (body []byte, format ably.Format, problem *ably.Err
 	}
 	limit := q.rules.ably.conn.maxMessage
 	if q.r.ContentLength > int64(limit) {
-		return nil, format, q.rules.ably.tooLarge
+		return nil, format, q.overflow()
 	}
 	for {
 		if len(body) == cap(body) {
@@ -263,13 +263,20 @@ func (q *ablyRequest) body() (body []byte, format ably.Format, problem *ably.Err
 		body = body[:len(body)+n]
 		switch {
 		case len(body) > limit:
-			return nil, format, q.rules.ably.tooLarge
+			return nil, format, q.overflow()
 		case errors.Is(err, io.EOF):
 			return body, format, nil
 		case err != nil:
 			return nil, format, errAblyCutOff
 		}
 	}
+}
+
+// overflow is the answer to a body that is too large. Some of the rest is read and thrown away: a client that is cut off while it
+// sends may not hear the answer.
+func (q *ablyRequest) overflow() *ably.ErrorInfo {
+	io.CopyN(io.Discard, q.r.Body, ablyOverflowBytes)
+	return q.rules.ably.tooLarge
 }
 
 // charge sets how many bytes of the body are in the account.

@@ -434,6 +434,8 @@ const (
 	// many as it may have channels, which come at once after a reconnect.
 	ablyControlsPerSecond = 50
 	ablyControlBurst      = 500
+	// ablyOverflowBytes is how much more is read of a request's body that is too large.
+	ablyOverflowBytes = 1 << 20
 	// ablyFrameGrowth and ablyFrameSlack bound a frame by the largest publish: JSON may write one byte as six, and there are
 	// names and ids. What is too large is refused; what is larger than this cannot even be read.
 	ablyFrameGrowth = 6
