@@ -275,7 +275,10 @@ func (q *ablyRequest) body() (body []byte, format ably.Format, problem *ably.Err
 // overflow is the answer to a body that is too large. Some of the rest is read and thrown away: a client that is cut off while it
 // sends may not hear the answer.
 func (q *ablyRequest) overflow() *ably.ErrorInfo {
-	io.CopyN(io.Discard, q.r.Body, ablyOverflowBytes)
+	if q.r.Header.Get("Expect") == "" { // who asks first has sent nothing
+		http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(protocolErrorLinger))
+		io.CopyN(io.Discard, q.r.Body, ablyOverflowBytes)
+	}
 	return q.rules.ably.tooLarge
 }
 
