@@ -432,7 +432,7 @@ const (
 	ablyBurstSeconds = 2
 	// ablyControlsPerSecond is how many ATTACH, DETACH and AUTH of one connection are read a second, beyond ablyControlBurst and as
 	// many as it may have channels, which come at once after a reconnect.
-	ablyControlsPerSecond = 50
+	ablyControlsPerSecond = 500
 	ablyControlBurst      = 500
 	// ablyOverflowBytes is how much more is read of a request's body that is too large.
 	ablyOverflowBytes = 1 << 20
