@@ -76,6 +76,6 @@ func toLetShare(room string, m *ably.Message, connectionID string, strict bool) 
 		from = connectionID
 	}
 	message := &Message{event: m.Name.V, timestamp: m.Timestamp}
-	message.frames[dialectLetShare] = draftMessageFrame(room, message.event, &e, from)
+	message.frames[dialectLetShare] = draftMessageFrame(nil, room, message.event, &e, from)
 	return letshareMessage(room, message)
 }

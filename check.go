@@ -345,8 +345,8 @@ func (o *Outbox) check() (charged int64, finding string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	queued := -o.offset
-	for _, frame := range o.queue[o.head:] {
-		queued += len(frame)
+	for _, f := range o.queue[o.head:] {
+		queued += len(f.bytes)
 	}
 	kept := 0
 	if o.lanes != nil {

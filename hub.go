@@ -338,18 +338,22 @@ func (s *shard) subscribe(room *Room, o *op) *Refusal {
 // publish delivers a message: one frame for each dialect in the room, shared by all its members.
 func (s *shard) publish(room *Room, o *op) {
 	s.tally.messages++
-	message := o.message
+	message, forOne := o.message, room.isForOne(o.message)
 	room.apply(o.member, message, s.now, func(m *Member) {
 		d := m.dialect
 		if !message.encoded[d] {
 			message.encoded[d] = true
 			message.frames[d] = s.codecs[d].message(o.room, message)
 		}
-		if frame := message.frames[d]; frame != nil {
+		switch frame := message.frames[d]; {
+		case frame == nil:
+			s.tally.unspoken++
+		case forOne:
+			s.tally.deliveries++
+			s.putAlone(m, frame, message)
+		default:
 			s.tally.deliveries++
 			s.put(m, frame)
-		} else {
-			s.tally.unspoken++
 		}
 	})
 	if room.ably != nil {
@@ -364,6 +368,14 @@ func (s *shard) put(m *Member, frame []byte) {
 	}
 	s.batch += len(frame)
 	if m.outbox.put(frame) {
+		s.touched = append(s.touched, m.outbox)
+	}
+}
+
+// putAlone is put for a message that the member alone is to have: it is the outbox's from now on.
+func (s *shard) putAlone(m *Member, frame []byte, message *Message) {
+	s.batch += len(frame)
+	if m.outbox.putAlone(frame, message) {
 		s.touched = append(s.touched, m.outbox)
 	}
 }

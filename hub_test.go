@@ -62,7 +62,10 @@ func settleHub(s *Server) {
 func takeFrames(c *conn) [][]byte {
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	frames := slices.Clone(c.outbox.queue)
+	frames := make([][]byte, len(c.outbox.queue))
+	for i, f := range c.outbox.queue {
+		frames[i] = f.bytes
+	}
 	c.outbox.queue, c.outbox.queued = c.outbox.queue[:0], 0
 	return frames
 }
@@ -424,6 +427,29 @@ func crowdedRoom(t testing.TB, n int) (say func()) {
 
 func TestAPublishToFiftyAllocatesThreeObjectsAtMost(t *testing.T) {
 	if n := testing.AllocsPerRun(200, crowdedRoom(t, 50)); n > 3 {
+		t.Errorf("%v objects", n)
+	}
+}
+
+func TestASignalToOneMemberLeavesNoGarbage(t *testing.T) {
+	s := stillServer(t, func(*Config) {})
+	anna, bob := connectStill(s, Identity{UserID: "anna"}), connectStill(s, Identity{UserID: "bob"})
+	for _, c := range []*conn{anna, bob} {
+		c.letshare.text([]byte(`{"type":"subscribe","channel":"room","event":"signal:` + c.member.identity + `"}`))
+		settleHub(s)
+	}
+	takeFrames(bob)
+	message := []byte(`{"type":"publish","channel":"room","event":"signal:bob","data":{"type":"candidate","from":"anna","to":"bob"}}`)
+	if n := testing.AllocsPerRun(200, func() {
+		anna.letshare.text(message)
+		settleHub(s)
+		bob.outbox.mu.Lock()
+		defer bob.outbox.mu.Unlock()
+		if bob.outbox.queued < len(message) {
+			t.Fatal("not delivered")
+		}
+		bob.outbox.took(bob.outbox.queued, nil)
+	}); n > 0 {
 		t.Errorf("%v objects", n)
 	}
 }

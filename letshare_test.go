@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,38 @@ func TestADirectedMessageReachesItsAddresseeAlone(t *testing.T) {
 	bob.want(t, `{"type":"message","channel":"room","event":"signal:bob","data":{"type":"offer","to":"bob","from":"anna"}}`)
 	for _, c := range []*client{anna, bob, carol} {
 		c.wantNothing(t)
+	}
+}
+
+// The memory of a message for one is used again. What waits for a slow reader must not be: anna floods bob, who does not read,
+// and signals to carol meanwhile, who does.
+func TestWhatWaitsForASlowReaderIsNotOverwritten(t *testing.T) {
+	t.Parallel()
+	const signals = 400 // 4.4 MB for each, more than the kernel takes for bob
+	s := startServer(t, func(c *Config) {
+		c.WebSocket.MaxQueueBytes = 32 << 20
+		c.WebSocket.MessagesPerSecond, c.WebSocket.MessageBurst = 10_000, 10_000
+		c.WebSocket.BytesPerSecond, c.WebSocket.BytesBurst = 0, 0
+	})
+	anna, bob, carol := s.dial(t, "anna"), s.dial(t, "bob"), s.dial(t, "carol")
+	for _, c := range []*client{anna, bob, carol} {
+		c.subscribe(t, "room", "signal:"+c.name)
+	}
+	bob.socket.(*net.TCPConn).SetReadBuffer(16 << 10)
+	data := func(n int, from string) string {
+		size := []int{10, 300, 3_000, 12_000, 40_000}[max(n, -n)%5]
+		return fmt.Sprintf(`{"n":%d,"text":%q,"from":%q}`, n, strings.Repeat(string(rune('a'+(n+26*signals)%26)), size), from)
+	}
+	for n := range signals {
+		anna.publish(t, "room", "signal:bob", data(n, "anna"))
+		anna.publish(t, "room", "signal:carol", data(-n, "anna"))
+		carol.wantData(t, data(-n, "anna"))
+	}
+	if s.metric(t, "websocket", "buffered_bytes") == 0 {
+		t.Fatal("nothing waits for bob")
+	}
+	for n := range signals {
+		bob.wantData(t, data(n, "anna"))
 	}
 }
 

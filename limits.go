@@ -139,6 +139,8 @@ const (
 	// maxBlockingWrite is the most that a writer goroutine hands to one system call: at 3 Mbit/s it
 	// is through well within writeTimeout.
 	maxBlockingWrite = 256 << 10
+	// keptMessageBytes is the largest memory that is kept for messages to come: offers and answers of the app have some 3 KB.
+	keptMessageBytes = 16 << 10
 	// keptQueueFrames is how many places an empty queue keeps.
 	keptQueueFrames = 8
 	// libraryBufferBytes is the library's read and write buffer: bufio's least. It holds headers only;

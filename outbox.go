@@ -26,7 +26,7 @@ type Outbox struct {
 
 	mu      sync.Mutex
 	limit   int           // queued bytes beyond which the client is too slow
-	queue   [][]byte      // frames, oldest first; queue[:head] are gone. Frames are shared and never changed
+	queue   []queuedFrame // oldest first; queue[:head] are gone
 	head    int           // index of the frame under way
 	offset  int           // bytes of queue[head] that the socket has taken
 	queued  int           // bytes that the socket has not taken yet
@@ -41,21 +41,35 @@ type Outbox struct {
 	lanes   *lanes        // of the transfers that this client receives; nil until the first
 }
 
+// queuedFrame is a frame in its turn. Its bytes are shared and never changed, until its message, if it has one, is given back.
+type queuedFrame struct {
+	bytes   []byte
+	message *Message // for this outbox alone, and to be given back once it is written; nil: nothing is
+}
+
 // put queues a frame. It never blocks and never writes. True: the caller must flush before it rests.
 // A frame longer than the limit is taken when nothing else is queued. Any goroutine.
-func (o *Outbox) put(frame []byte) (flushIt bool) {
+func (o *Outbox) put(frame []byte) (flushIt bool) { return o.enqueue(queuedFrame{frame, nil}) }
+
+// putAlone is put for a message that nobody else is to have. The message is the outbox's from now on.
+func (o *Outbox) putAlone(frame []byte, message *Message) (flushIt bool) {
+	return o.enqueue(queuedFrame{frame, message})
+}
+
+// enqueue is put.
+func (o *Outbox) enqueue(f queuedFrame) (flushIt bool) {
 	o.mu.Lock()
 	if o.ending != notEnded {
 		o.mu.Unlock()
 		return false
 	}
-	if o.queued > 0 && o.queued+len(frame) > o.limit {
+	if o.queued > 0 && o.queued+len(f.bytes) > o.limit {
 		o.mu.Unlock()
 		o.end(SlowConsumer)
 		return false
 	}
-	o.queue = append(o.queue, frame)
-	o.queued += len(frame)
+	o.queue = append(o.queue, f)
+	o.queued += len(f.bytes)
 	flushIt = !o.dirty
 	o.dirty = true
 	o.mu.Unlock()
@@ -178,16 +192,16 @@ func writeEnding(err error) Ending {
 // gather returns the next bytes to write: a lone frame as it is, several copied into buf, as many as it holds.
 // Called with mu held and the claim taken.
 func (o *Outbox) gather(buf []byte) []byte {
-	first := o.queue[o.head][o.offset:]
+	first := o.queue[o.head].bytes[o.offset:]
 	if len(o.queue)-o.head == 1 || len(first) >= cap(buf) {
 		return first[:min(len(first), maxInlineWrite)]
 	}
 	buf = append(buf, first...)
-	for _, frame := range o.queue[o.head+1:] {
-		if len(buf)+len(frame) > cap(buf) {
+	for _, f := range o.queue[o.head+1:] {
+		if len(buf)+len(f.bytes) > cap(buf) {
 			break
 		}
-		buf = append(buf, frame...)
+		buf = append(buf, f.bytes...)
 	}
 	return buf
 }
@@ -195,13 +209,13 @@ func (o *Outbox) gather(buf []byte) []byte {
 // take returns the next frames for one blocking write. Called with mu held and the claim taken.
 func (o *Outbox) take() net.Buffers {
 	frames := make(net.Buffers, 0, len(o.queue)-o.head)
-	frames = append(frames, o.queue[o.head][o.offset:])
+	frames = append(frames, o.queue[o.head].bytes[o.offset:])
 	size := len(frames[0])
-	for _, frame := range o.queue[o.head+1:] {
-		if size += len(frame); size > maxBlockingWrite {
+	for _, f := range o.queue[o.head+1:] {
+		if size += len(f.bytes); size > maxBlockingWrite {
 			break
 		}
-		frames = append(frames, frame)
+		frames = append(frames, f.bytes)
 	}
 	return frames
 }
@@ -211,10 +225,14 @@ func (o *Outbox) took(n int, err error) {
 	o.sent += uint64(n)
 	o.queued -= n
 	n += o.offset
-	for o.head < len(o.queue) && n >= len(o.queue[o.head]) {
-		n -= len(o.queue[o.head])
-		o.queue[o.head] = nil
+	for o.head < len(o.queue) && n >= len(o.queue[o.head].bytes) {
+		f := o.queue[o.head]
+		n -= len(f.bytes)
+		o.queue[o.head] = queuedFrame{}
 		o.head++
+		if f.message != nil {
+			f.message.giveBack()
+		}
 	}
 	o.offset = n
 	if o.head == len(o.queue) {

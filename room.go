@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"letshare/ably"
@@ -28,6 +29,21 @@ type Message struct {
 	timestamp int64                // ms since 1970, the server's clock; 0 until applied
 	frames    [dialectCount][]byte // the frame for each dialect; the publisher's own comes as a draft without its timestamp
 	encoded   [dialectCount]bool   // frames holds the final frame, or nil because the dialect cannot express the message
+	memory    []byte               // to make the draft in; empty
+}
+
+// messages lends messages with their memory: signalling goes to one member, and would else leave more garbage than anything.
+var messages = sync.Pool{New: func() any { return new(Message) }}
+
+// giveBack lends the message to others, with the memory of its LetShare frame. Whoever calls it is the last to know of it. A
+// message that is not given back is garbage, and nothing worse.
+func (m *Message) giveBack() {
+	memory := m.frames[dialectLetShare][:0]
+	if cap(memory) > keptMessageBytes {
+		memory = nil
+	}
+	*m = Message{memory: memory}
+	messages.Put(m)
 }
 
 // roomLimits bound one room. 0 means no limit. Immutable.
@@ -131,6 +147,11 @@ func (r *Room) admit(publisher *Member) *Refusal {
 		return refuseNotSubscribed
 	}
 	return nil
+}
+
+// isForOne reports whether the message is for one member at the most, so that nothing else refers to it once that has it.
+func (r *Room) isForOne(message *Message) bool {
+	return r.ably == nil && len(r.subs[message.event]) == 1
 }
 
 // apply stamps the message and calls deliver for every member that is to have it: those subscribed to exactly
