@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -25,6 +26,9 @@ const (
 	relayCancel
 	relayKinds // how many
 )
+
+// relayUsualFields is how many fields a message has that comes often, an acknowledgement.
+const relayUsualFields = 4
 
 // relayPrefix begins the type of every relay control message.
 const relayPrefix = "file:transfer:"
@@ -84,8 +88,8 @@ func parseRelayMessage(text []byte) (*relayMessage, relayProblem) {
 	if len(text) > maxRelayControlBytes || !utf8.Valid(text) {
 		return nil, relayBadMessage
 	}
-	var envelope map[string]json.RawMessage
-	if json.Unmarshal(text, &envelope) != nil {
+	envelope, ok := objectFields(bytes.Clone(text)) // text is scratch, and the message keeps its fields
+	if !ok {
 		return nil, relayBadMessage
 	}
 	r := fieldReader{fields: envelope}
@@ -112,8 +116,8 @@ func parseRelayMessage(text []byte) (*relayMessage, relayProblem) {
 
 // transferID is the id that a malformed control message seems to be about, "" when it names none.
 func transferID(text []byte) string {
-	var envelope map[string]json.RawMessage
-	if json.Unmarshal(text, &envelope) != nil {
+	envelope, ok := objectFields(text)
+	if !ok {
 		return ""
 	}
 	fields, _ := relayFields(envelope)
@@ -124,12 +128,43 @@ func transferID(text []byte) string {
 	return ""
 }
 
+// objectFields cuts a JSON object into its fields, each as it stands in p, which must be valid UTF-8. An acknowledgement passes with
+// every half megabyte of a file, and encoding/json would take longer for it than a frame takes.
+func objectFields(p []byte) (fields map[string]json.RawMessage, ok bool) {
+	s := jsonScanner{text: p}
+	s.space()
+	if !s.take('{') {
+		return nil, false
+	}
+	s.depth++
+	fields = make(map[string]json.RawMessage, relayUsualFields)
+	s.space()
+	for more := !s.take('}'); more; more = !s.take('}') {
+		if len(fields) > 0 && !s.take(',') {
+			return nil, false
+		}
+		s.space()
+		begin := s.at
+		if !s.key() {
+			return nil, false
+		}
+		key := unquote(s.text[begin : bytes.LastIndexByte(s.text[:s.at], '"')+1])
+		s.space()
+		begin = s.at
+		if !s.value() {
+			return nil, false
+		}
+		fields[string(key)] = s.text[begin:s.at]
+		s.space()
+	}
+	s.space()
+	return fields, s.at == len(p)
+}
+
 // relayFields is the object "data", or without one the envelope's own fields.
 func relayFields(envelope map[string]json.RawMessage) (map[string]json.RawMessage, bool) {
 	if data, ok := envelope["data"]; ok && string(data) != "null" {
-		var fields map[string]json.RawMessage
-		err := json.Unmarshal(data, &fields)
-		return fields, err == nil
+		return objectFields(data)
 	}
 	fields := maps.Clone(envelope)
 	for _, k := range []string{"type", "channel", "event", "id", "data", "timestamp"} {
@@ -205,12 +240,12 @@ func (r *fieldReader) optionalText(key string, limit int) string {
 	if !r.has(key) {
 		return ""
 	}
-	var s string
-	if json.Unmarshal(r.fields[key], &s) != nil || len(s) > limit {
+	text, ok := jsonString(r.fields[key])
+	if !ok || len(text) > limit {
 		r.failed = true
 		return ""
 	}
-	return s
+	return string(text)
 }
 
 // maxSafeInteger is the largest whole number that a browser can name.
@@ -278,12 +313,19 @@ func (m *relayMessage) SetFrom(identity string) {
 
 // Encode is the message as the server passes it on: all fields of its data, known or not, under the server's timestamp (ms).
 func (m *relayMessage) Encode(timestamp int64) []byte {
-	return mustJSON(struct {
-		Type      string                     `json:"type"`
-		Channel   string                     `json:"channel,omitempty"`
-		Data      map[string]json.RawMessage `json:"data"`
-		Timestamp int64                      `json:"timestamp"`
-	}{relayPrefix + relayKindNames[m.Kind], m.Room, m.fields, timestamp})
+	b := append(append(append(make([]byte, 0, 512), `{"type":"`+relayPrefix...), relayKindNames[m.Kind]...), '"')
+	if m.Room != "" {
+		b = appendJSONString(append(b, `,"channel":`...), m.Room)
+	}
+	b = append(b, `,"data":{`...)
+	for i, key := range slices.Sorted(maps.Keys(m.fields)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(appendJSONString(b, key), ':'), m.fields[key]...)
+	}
+	b = strconv.AppendInt(append(b, `},"timestamp":`...), timestamp, 10)
+	return append(b, '}')
 }
 
 // The messages that the server makes itself.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -195,6 +196,35 @@ func TestRelayProblems(t *testing.T) {
 	}
 	if !strings.Contains(relayProblems[relayOverFreeLimit].text, "升级到 PRO") || !strings.Contains(relayProblems[relayOverLimit].text, "文件大小超过限制") {
 		t.Error("the app would not know the over-limit texts")
+	}
+}
+
+// An object is cut into the fields that encoding/json finds.
+func FuzzObjectFields(f *testing.F) {
+	for _, s := range []string{appRequest, appAccept, appAck, `{}`, ` { "a" : [1, {"b":2}] , "a":"\ud800" } `, `{"a":1,}`, `{,}`, `{"":null}x`, `{"a" "b":1}`, "null"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) {
+			return
+		}
+		var want map[string]json.RawMessage
+		err := json.Unmarshal(text, &want)
+		got, ok := objectFields(text)
+		if ok != (err == nil && want != nil) {
+			t.Fatalf("%q: %v, encoding/json says %v", text, ok, err)
+		}
+		if ok && !maps.EqualFunc(got, want, func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
+			t.Fatalf("%q: %q, encoding/json says %q", text, got, want)
+		}
+	})
+}
+
+func BenchmarkRelayAck(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		m, _ := parseRelayMessage([]byte(appAck))
+		m.Encode(1700000000000)
 	}
 }
 
