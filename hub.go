@@ -176,7 +176,8 @@ type shard struct {
 	missed   int              // users, in all of them
 	writer   *inlineWriter
 	touched  []*Outbox // to be flushed
-	batch    int       // bytes of frames put since the last flush
+	batch    int       // bytes of frames put since the last flush, at most so many for one outbox
+	counted  []byte    // the frame that was put last; batch has it
 	now      time.Time // read once for each batch
 	current  op        // under way; a field so that it needs no object of its own
 	tally    tally     // since the last batch
@@ -232,7 +233,7 @@ func (s *shard) flush() {
 		o.flush(s.writer)
 		s.touched[i] = nil
 	}
-	s.touched, s.batch = s.touched[:0], 0
+	s.touched, s.batch, s.counted = s.touched[:0], 0, nil
 	s.current = op{} // a shard at rest keeps no message and no member alive
 	s.roomCount.Store(int64(len(s.rooms)))
 	if s.tally != (tally{}) {
@@ -345,16 +346,16 @@ func (s *shard) publish(room *Room, o *op) {
 			message.encoded[d] = true
 			message.frames[d] = s.codecs[d].message(o.room, message)
 		}
-		switch frame := message.frames[d]; {
-		case frame == nil:
+		f := queuedFrame{bytes: message.frames[d]}
+		if f.bytes == nil {
 			s.tally.unspoken++
-		case forOne:
-			s.tally.deliveries++
-			s.putAlone(m, frame, message)
-		default:
-			s.tally.deliveries++
-			s.put(m, frame)
+			return
 		}
+		if forOne {
+			f.message = message // the outbox's from now on
+		}
+		s.tally.deliveries++
+		s.enqueue(m, f)
 	})
 	if room.ably != nil {
 		s.crossToAbly(room, message)
@@ -363,19 +364,19 @@ func (s *shard) publish(room *Room, o *op) {
 
 // put gives a member a frame; nil is nothing.
 func (s *shard) put(m *Member, frame []byte) {
-	if frame == nil {
-		return
-	}
-	s.batch += len(frame)
-	if m.outbox.put(frame) {
-		s.touched = append(s.touched, m.outbox)
+	if frame != nil {
+		s.enqueue(m, queuedFrame{bytes: frame})
 	}
 }
 
-// putAlone is put for a message that the member alone is to have: it is the outbox's from now on.
-func (s *shard) putAlone(m *Member, frame []byte, message *Message) {
-	s.batch += len(frame)
-	if m.outbox.putAlone(frame, message) {
+// enqueue puts a frame into the member's outbox. What many share counts once: the batch is bounded for the sake of each client's queue,
+// and none gets it twice.
+func (s *shard) enqueue(m *Member, f queuedFrame) {
+	if !sameFrame(f.bytes, s.counted) {
+		s.counted = f.bytes
+		s.batch += len(f.bytes)
+	}
+	if m.outbox.enqueue(f) {
 		s.touched = append(s.touched, m.outbox)
 	}
 }

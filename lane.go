@@ -158,7 +158,7 @@ func (l *lane) replay() {
 }
 
 // sameFrame reports whether two frames are the same bytes in memory.
-func sameFrame(a, b []byte) bool { return len(a) > 0 && &a[0] == &b[0] }
+func sameFrame(a, b []byte) bool { return len(a) > 0 && len(b) > 0 && &a[0] == &b[0] }
 
 // take takes the next frame of the lanes, in turn; no lane when nothing waits. Called with the mutex held and the claim taken.
 func (ls *lanes) take() (*lane, laneItem) {

@@ -154,8 +154,8 @@ const (
 	mailboxOps = 256
 	// tickInterval is how often the rooms' deadlines are looked at.
 	tickInterval = time.Second
-	// batchBytes: a shard flushes at the latest when it has put so many bytes of frames, so that a healthy
-	// client's queue does not overflow within one batch.
+	// batchBytes: a shard flushes at the latest when it may have put so many bytes of frames into one outbox, so that a
+	// healthy client's queue does not overflow within one batch.
 	batchBytes = 256 << 10
 )
 

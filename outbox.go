@@ -47,16 +47,11 @@ type queuedFrame struct {
 	message *Message // for this outbox alone, and to be given back once it is written; nil: nothing is
 }
 
-// put queues a frame. It never blocks and never writes. True: the caller must flush before it rests.
+// put queues a frame that is given back to nobody. Any goroutine.
+func (o *Outbox) put(frame []byte) (flushIt bool) { return o.enqueue(queuedFrame{bytes: frame}) }
+
+// enqueue queues a frame. It never blocks and never writes. True: the caller must flush before it rests.
 // A frame longer than the limit is taken when nothing else is queued. Any goroutine.
-func (o *Outbox) put(frame []byte) (flushIt bool) { return o.enqueue(queuedFrame{frame, nil}) }
-
-// putAlone is put for a message that nobody else is to have. The message is the outbox's from now on.
-func (o *Outbox) putAlone(frame []byte, message *Message) (flushIt bool) {
-	return o.enqueue(queuedFrame{frame, message})
-}
-
-// enqueue is put.
 func (o *Outbox) enqueue(f queuedFrame) (flushIt bool) {
 	o.mu.Lock()
 	if o.ending != notEnded {
