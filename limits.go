@@ -260,8 +260,9 @@ const (
 	defaultRelayMemory = 64 << 20
 	// minRelayMemory is room for one transfer.
 	minRelayMemory = maxRelayUnacked * (relayHeaderBytes + maxRelayChunkBytes + maxFrameHeader)
-	// defaultRelayMessages is 250 MiB per second in the app's frames: no bound for files, but one for tiny frames.
-	defaultRelayMessages = 4000
+	// defaultRelayMessages is 1 GiB per second in the app's frames: no bound for files, but one for tiny frames, which then cost
+	// less than a file does.
+	defaultRelayMessages = 16000
 	// relayHoldStep is how often a paused sender's frame is tried again.
 	relayHoldStep = 5 * time.Millisecond
 	// maxUnsentBytes is how much a relaying socket's kernel queues unsent: two frames, so that signalling does not wait behind more.
