@@ -118,7 +118,9 @@ func TestAbuse16_OneByteASecond(t *testing.T) {
 		c.subscribe(nearRoom)
 		began := s.since()
 		c.write(maskedFrame(opText, []byte(`{`)))
+		dribbled := make(chan struct{})
 		go func() {
+			defer close(dribbled)
 			piece := append(maskedFrame(opContinuation, []byte(`x`)), maskedFrame(finBit|opPong, nil)...)
 			for c.queue(piece) {
 				time.Sleep(time.Second)
@@ -126,6 +128,7 @@ func TestAbuse16_OneByteASecond(t *testing.T) {
 		}()
 		c.wantEnded(began, defaultMessageTimeout, defaultMessageTimeout+time.Second, "close 1008 message_timeout")
 		s.wantCloses("message_timeout 1")
+		<-dribbled
 	})
 }
 

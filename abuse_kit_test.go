@@ -481,7 +481,7 @@ func (b *bubbleBystanders) talk() {
 
 // calm wants nobody to have missed a number, and the server to be empty when they have gone.
 func (b *bubbleBystanders) calm(t *testing.T) {
-	time.Sleep(time.Second)
+	time.Sleep(time.Second + pulseInterval/2) // also after a story that takes no time they have said ten numbers
 	close(b.stop)
 	<-b.talked
 	synctest.Wait()
