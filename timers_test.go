@@ -356,7 +356,9 @@ func TestAHandshakeThatDribblesIsCut(t *testing.T) {
 				defer close(gone)
 				io.Copy(io.Discard, socket)
 			}()
+			dribbled := make(chan struct{})
 			go func() {
+				defer close(dribbled)
 				for i := range dribble {
 					time.Sleep(time.Second)
 					if _, err := socket.Write([]byte{dribble[i]}); err != nil {
@@ -370,6 +372,7 @@ func TestAHandshakeThatDribblesIsCut(t *testing.T) {
 				t.Errorf("%s: cut after %v, want about %v", name, took, readHeaderTimeout)
 			}
 			socket.Close()
+			<-dribbled
 			synctest.Wait()
 		}
 		if open := len(s.Server.listener.open); open != 1 {
