@@ -75,7 +75,7 @@ func toLetShare(room string, m *ably.Message, connectionID string, strict bool) 
 	if from == "" {
 		from = connectionID
 	}
-	message := &Message{event: m.Name.V, timestamp: m.Timestamp}
-	message.frames[dialectLetShare] = draftMessageFrame(nil, room, message.event, &e, from)
+	message := draftMessage(room, m.Name.V, &e, from)
+	message.timestamp = m.Timestamp
 	return letshareMessage(room, message)
 }

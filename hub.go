@@ -71,6 +71,7 @@ type hubRules struct {
 	ably     *ablyRules     // nil: the Ably protocol is off
 	account  *ablyAccount   // of what is kept for Ably's clients
 	journal  *ablyJournal   // of persisted namespaces; nil: none
+	flushAt  int            // bytes put into one outbox, after which a shard flushes at the latest
 	announce time.Duration  // after which a room hears of a user who died; 0: never
 	lowered  bool           // rooms may be over their limits, which were higher once
 	stopping bool           // the server stops: no transfer begins
@@ -217,7 +218,7 @@ func (s *shard) drain() bool {
 			if !s.handle(&s.current) {
 				return false
 			}
-			if s.batch >= batchBytes {
+			if s.batch >= s.flushAt {
 				s.flush()
 			}
 		default:
@@ -372,7 +373,7 @@ func (s *shard) put(m *Member, frame []byte) {
 // enqueue puts a frame into the member's outbox. What many share counts once: the batch is bounded for the sake of each client's queue,
 // and none gets it twice.
 func (s *shard) enqueue(m *Member, f queuedFrame) {
-	if !sameFrame(f.bytes, s.counted) {
+	if f.message != nil || !sameFrame(f.bytes, s.counted) {
 		s.counted = f.bytes
 		s.batch += len(f.bytes)
 	}

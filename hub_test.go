@@ -454,6 +454,23 @@ func TestASignalToOneMemberLeavesNoGarbage(t *testing.T) {
 	}
 }
 
+// Whoever is charged for a small frame does not keep the memory of a large one.
+func TestAMessagesMemoryFitsItsFrame(t *testing.T) {
+	for _, size := range []int{keptMessageBytes, 1, messageStep, messageStep + 1, 3000, keptMessageBytes + 1, 60_000, 100, 1} {
+		for range 2 { // made, and lent again
+			m, memory := newMessage(size)
+			if len(memory) != 0 || cap(memory) < size || cap(memory) >= size+messageStep {
+				t.Errorf("%d bytes of memory for a frame of %d", cap(memory), size)
+			}
+			m.event, m.frames[dialectLetShare] = "said before", append(memory, make([]byte, size)...)
+			m.giveBack()
+		}
+	}
+	if m, _ := newMessage(1); m.event != "" || m.timestamp != 0 {
+		t.Errorf("a new message has %+v", m)
+	}
+}
+
 func BenchmarkPublish50(b *testing.B) {
 	say := crowdedRoom(b, 50)
 	b.ReportAllocs()

@@ -102,8 +102,7 @@ func (s *shard) leaveTick() {
 
 // sayLeave publishes the app's leave in the name of a user who is not there. Shard.
 func (s *shard) sayLeave(room *Room, identity string) {
-	message := &Message{event: eventAll}
-	message.frames[dialectLetShare] = draftMessageFrame(nil, room.name, eventAll, &leaveData, identity)
+	message := draftMessage(room.name, eventAll, &leaveData, identity)
 	s.publish(room, &op{kind: opPublish, member: &Member{identity: identity}, room: room.name, event: eventAll, message: message})
 }
 

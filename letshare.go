@@ -181,9 +181,7 @@ func (l *letshare) publish(e *envelope, id string) {
 		return
 	}
 	l.bad = 0
-	message := messages.Get().(*Message)
-	message.event = event
-	message.frames[dialectLetShare] = draftMessageFrame(message.memory, room, event, e, l.conn.member.identity)
+	message := draftMessage(room, event, e, l.conn.member.identity)
 	o := op{kind: opPublish, member: &l.conn.member, room: room, event: event, id: id, message: message}
 	if len(e.data) >= askBytes {
 		l.conn.ask(o)
@@ -321,9 +319,9 @@ const timestampDigits = 13
 // timestampSlot ends a draft; the shard fills it when the message has its time.
 const timestampSlot = `,"timestamp":0000000000000}`
 
-// draftMessageFrame builds the whole frame of a message, but for its time, in memory if that is large enough. data's bytes are
-// copied once, as they are; a from that is missing is inserted directly after the opening brace.
-func draftMessageFrame(memory []byte, room, event string, e *envelope, identity string) []byte {
+// draftMessage makes a message with the whole of its frame but for its time. data's bytes are copied once, as they are; a from that
+// is missing is inserted directly after the opening brace.
+func draftMessage(room, event string, e *envelope, identity string) *Message {
 	const head, middle, tail = `{"type":"message","channel":`, `,"event":`, `,"data":`
 	data := e.data[1:]
 	var from []byte
@@ -337,13 +335,15 @@ func draftMessageFrame(memory []byte, room, event string, e *envelope, identity 
 	var scratch [4 * defaultMaxEventBytes]byte
 	quoted := appendJSONString(scratch[:0], event)
 	size := len(head) + len(room) + 2 + len(middle) + len(quoted) + len(tail) + 1 + len(from) + len(data) + len(timestampSlot)
-	frame := appendFrameHeader(slices.Grow(memory[:0], frameHeaderSize(size)+size), opText, size)
+	m, frame := newMessage(frameHeaderSize(size) + size)
+	frame = appendFrameHeader(frame, opText, size)
 	frame = append(append(frame, head...), '"')
 	frame = append(append(frame, room...), '"')
 	frame = append(append(frame, middle...), quoted...)
 	frame = append(append(frame, tail...), '{')
 	frame = append(append(frame, from...), data...)
-	return append(frame, timestampSlot...)
+	m.event, m.frames[dialectLetShare] = event, append(frame, timestampSlot...)
+	return m
 }
 
 // letshareCodec makes the frames for LetShare members.

@@ -140,7 +140,9 @@ const (
 	// is through well within writeTimeout.
 	maxBlockingWrite = 256 << 10
 	// keptMessageBytes is the largest memory that is kept for messages to come: offers and answers of the app have some 3 KB.
-	keptMessageBytes = 16 << 10
+	// The lengths of such memories are multiples of messageStep: no account knows of what they have beyond their frames' bytes.
+	keptMessageBytes = 8 << 10
+	messageStep      = 128
 	// keptQueueFrames is how many places an empty queue keeps.
 	keptQueueFrames = 8
 	// libraryBufferBytes is the library's read and write buffer: bufio's least. It holds headers only;
@@ -154,8 +156,8 @@ const (
 	mailboxOps = 256
 	// tickInterval is how often the rooms' deadlines are looked at.
 	tickInterval = time.Second
-	// batchBytes: a shard flushes at the latest when it may have put so many bytes of frames into one outbox, so that a
-	// healthy client's queue does not overflow within one batch.
+	// batchBytes: a shard flushes at the latest when it may have put so many bytes of frames into one outbox, or half of what
+	// its queue may hold, so that a healthy client's queue does not overflow within one batch.
 	batchBytes = 256 << 10
 )
 
@@ -260,7 +262,7 @@ const (
 	defaultRelayMemory = 64 << 20
 	// minRelayMemory is room for one transfer.
 	minRelayMemory = maxRelayUnacked * (relayHeaderBytes + maxRelayChunkBytes + maxFrameHeader)
-	// defaultRelayMessages is 1 GiB per second in the app's frames: no bound for files, but one for tiny frames, which then cost
+	// defaultRelayMessages is 1000 MiB per second in the app's frames: no bound for files, but one for tiny frames, which then cost
 	// less than a file does.
 	defaultRelayMessages = 16000
 	// relayHoldStep is how often a paused sender's frame is tried again.

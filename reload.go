@@ -168,6 +168,7 @@ func (s *Server) hubRules(r *rules, stopping bool) *hubRules {
 		journal:  s.journal,
 		refused:  s.counters.refuse,
 		relayed:  &s.relayed,
+		flushAt:  max(1, min(batchBytes, r.cfg.WebSocket.MaxQueueBytes/2)),
 		announce: seconds(r.cfg.WebSocket.AnnounceLeaveSeconds),
 		lowered:  r.lowered,
 		stopping: stopping,

@@ -23,27 +23,43 @@ const (
 func (d dialect) format() ably.Format { return ably.Format(d - dialectAblyJSON) }
 
 // Message is one publish on its way through a room. Its fields are immutable once the room has applied it; frames
-// are filled as recipients of each dialect turn up. Owned by the room's shard from post on.
+// are filled as recipients of each dialect turn up. Owned by the room's shard from post on, and by the one outbox that it is for
+// as soon as that has it.
 type Message struct {
 	event     string
 	timestamp int64                // ms since 1970, the server's clock; 0 until applied
 	frames    [dialectCount][]byte // the frame for each dialect; the publisher's own comes as a draft without its timestamp
 	encoded   [dialectCount]bool   // frames holds the final frame, or nil because the dialect cannot express the message
-	memory    []byte               // to make the draft in; empty
 }
 
-// messages lends messages with their memory: signalling goes to one member, and would else leave more garbage than anything.
-var messages = sync.Pool{New: func() any { return new(Message) }}
+// messages lends messages with the memory of their frames: signalling goes to one member, and would else leave more garbage than
+// anything. The n-th pool has memories of n+1 times messageStep bytes, so that no small frame keeps a large one's memory.
+var messages [keptMessageBytes / messageStep]sync.Pool
+
+// newMessage returns an empty message, and empty memory for its LetShare frame of size bytes.
+func newMessage(size int) (*Message, []byte) {
+	class := (size - 1) / messageStep
+	if class >= len(messages) {
+		return new(Message), make([]byte, 0, size)
+	}
+	if m, ok := messages[class].Get().(*Message); ok {
+		memory := m.frames[dialectLetShare]
+		*m = Message{}
+		return m, memory
+	}
+	return new(Message), make([]byte, 0, (class+1)*messageStep)
+}
 
 // giveBack lends the message to others, with the memory of its LetShare frame. Whoever calls it is the last to know of it. A
 // message that is not given back is garbage, and nothing worse.
 func (m *Message) giveBack() {
 	memory := m.frames[dialectLetShare][:0]
-	if cap(memory) > keptMessageBytes {
-		memory = nil
+	if cap(memory) > keptMessageBytes || cap(memory)%messageStep != 0 {
+		return // not of a pool
 	}
-	*m = Message{memory: memory}
-	messages.Put(m)
+	*m = Message{}
+	m.frames[dialectLetShare] = memory
+	messages[cap(memory)/messageStep-1].Put(m)
 }
 
 // roomLimits bound one room. 0 means no limit. Immutable.
