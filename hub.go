@@ -371,7 +371,7 @@ func (s *shard) put(m *Member, frame []byte) {
 }
 
 // enqueue puts a frame into the member's outbox. What many share counts once: the batch is bounded for the sake of each client's queue,
-// and none gets it twice.
+// and none gets it twice. (A message for one may lie where the one before it lay.)
 func (s *shard) enqueue(m *Member, f queuedFrame) {
 	if f.message != nil || !sameFrame(f.bytes, s.counted) {
 		s.counted = f.bytes
