@@ -131,8 +131,10 @@ func parseTurnURL(s string) error {
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port {
 		return errors.New("must have a port from 1 to 65535, or none")
 	}
-	if host == "" || !isHost(host) || strings.Contains(host, ":") != strings.HasPrefix(address, "[") {
-		return errors.New("must name a host or an address behind the scheme, without slashes, an IPv6 address in brackets")
+	// A zone (fe80::1%eth0) names an interface of this machine, which says nothing to a browser.
+	zoned := strings.Contains(host, "%")
+	if host == "" || zoned || !isHost(host) || strings.Contains(host, ":") != strings.HasPrefix(address, "[") {
+		return errors.New("must name a host or an address behind the scheme, without slashes or a zone, an IPv6 address in brackets")
 	}
 	return nil
 }

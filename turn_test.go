@@ -236,7 +236,7 @@ func TestTurnURLs(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "turn:", "turn", "turn://a.example", "a.example:3478", "turn:a.example:0", "turn:a.example:65536", "turn:a.example:", "turn:a.example:http", "turn:a.example/x",
-		"turn:a.example?transport=sctp", "stun:a.example?transport=udp", "turn:2001:db8::1", "turn:[2001:db8::1", "turn:[a.example]", "turn:a example", "TURN:a.example", "turn:a.example?"} {
+		"turn:a.example?transport=sctp", "stun:a.example?transport=udp", "turn:2001:db8::1", "turn:[2001:db8::1", "turn:[a.example]", "turn:[fe80::1%25eth0]", "turn:[fe80::1%eth0]:3478", "turn:a example", "TURN:a.example", "turn:a.example?"} {
 		if err := parseTurnURL(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
