@@ -32,6 +32,7 @@ func stillServer(t testing.TB, change func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.traffic.Close)
 	rules := s.hubRules(s.rules.Load(), false)
 	s.hub = &Hub{seed: maphash.MakeSeed()}
 	for range 3 {

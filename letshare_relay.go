@@ -72,6 +72,7 @@ func (l *letshare) binary(message, frame []byte, buffer *relayBuffer) (kept bool
 	o := op{kind: opRelay, member: &l.conn.member, room: known.room, relay: relay}
 	for l.conn.ask(o) == relayHold && l.conn.wire.wait(relayHoldStep) {
 	}
+	l.conn.server.traffic.GiveWay() // others wait for this frame, not for all that the sender's socket holds
 	return relay.kept && relay.buffer != nil
 }
 

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"letshare/giveway"
 )
 
 // Server is the whole program behind its listener. NewServer listens, Run serves until its context ends.
@@ -34,6 +36,7 @@ type Server struct {
 	sessions  *ablySessions
 	journal   *ablyJournal // nil: none
 	listener  *gate
+	traffic   *giveway.Pipe // to which those who send files give way
 	inherited bool // the listener is another process's too, which keeps it
 	notify    *notifier
 	openFiles int // the process's limit, 0: unknown
@@ -124,9 +127,13 @@ func newServer(cfg *Config, log *slog.Logger, openFiles int, listener net.Listen
 		Protocols:         new(http.Protocols),
 	}
 	s.http.Protocols.SetHTTP1(true)
+	if s.traffic, err = giveway.New(); err != nil {
+		return nil, err
+	}
 	if folder := cfg.Ably.Journal; folder != "" && cfg.Ably.Enabled {
 		keep := func() time.Duration { return seconds(s.rules.Load().cfg.Ably.PersistedSeconds) }
 		if s.journal, err = openAblyJournal(folder, ablyJournalShare*s.account.limit, keep, log); err != nil {
+			s.traffic.Close()
 			return nil, err
 		}
 	}
@@ -182,6 +189,7 @@ func (s *Server) URL() string {
 // the last is gone. It returns an error only when the listener fails. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	s.hub = newHub(2*runtime.GOMAXPROCS(0), s.hubRules(s.rules.Load(), false))
+	defer s.traffic.Close()
 	defer s.hub.close()
 	if s.journal != nil {
 		s.recall()

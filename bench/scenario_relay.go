@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"letshare/giveway"
 )
 
 // The relay: files of the app's limit from one client to another, back to back, paced by nothing but the window of 24 chunks.
@@ -32,11 +34,12 @@ type courier struct {
 	room             string
 	sender, receiver *socket
 	caller           *member
-	chunks           int64  // of each file
-	tag              string // of all its files: the server remembers those of an earlier courier
-	number           int    // of files so far
-	frame            []byte // a chunk as the sender writes it, masked; only the file header in it changes
-	payload          []byte // behind the header
+	traffic          *giveway.Pipe // to which both give way, so that what others wait for is the server and not us
+	chunks           int64         // of each file
+	tag              string        // of all its files: the server remembers those of an earlier courier
+	number           int           // of files so far
+	frame            []byte        // a chunk as the sender writes it, masked; only the file header in it changes
+	payload          []byte        // behind the header
 	toReceiver       histogram
 	ended            chan error    // what the receiver ended with
 	slowest          time.Duration // that one frame took to be sent
@@ -45,6 +48,9 @@ type courier struct {
 // newCourier connects the three.
 func newCourier(t *target, chunks int64) (c *courier, err error) {
 	c = &courier{room: "bench relay", tag: rand.Text()[:8], chunks: chunks, payload: bytes.Repeat([]byte("payload "), relayChunk/8), ended: make(chan error, 1)}
+	if c.traffic, err = giveway.New(); err != nil {
+		return nil, err
+	}
 	sockets := make([]*socket, 3)
 	for i, id := range []string{"relay-to", "relay-from", "relay-caller"} {
 		if sockets[i], err = t.dial(id); err == nil {
@@ -56,6 +62,7 @@ func newCourier(t *target, chunks int64) (c *courier, err error) {
 					s.conn.Close()
 				}
 			}
+			c.traffic.Close()
 			return nil, err
 		}
 	}
@@ -75,6 +82,7 @@ func (c *courier) close() {
 		s.conn.Close()
 	}
 	<-c.ended
+	c.traffic.Close()
 }
 
 // send sends one file and returns when it is complete.
@@ -122,6 +130,7 @@ func (c *courier) sendChunk(f *file, index int64) error {
 	began := time.Now()
 	_, err := c.sender.conn.Write(c.frame)
 	c.slowest = max(c.slowest, time.Since(began))
+	c.traffic.GiveWay()
 	return err
 }
 
@@ -147,6 +156,7 @@ func (c *courier) receive() error {
 			case opBinary:
 				err = c.take(f, payload, next)
 				next++
+				c.traffic.GiveWay()
 			case opText:
 				if st, isBeat := findStamp(payload, &hint); isBeat {
 					c.toReceiver.add(at - st.at)
