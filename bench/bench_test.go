@@ -169,6 +169,23 @@ func floorTarget(t *testing.T, batch bool) *target {
 	return &target{name: "floor", wire: lengthPrefix, addr: l.Addr().String()}
 }
 
+func TestTheHandshakeFloorLetsClientsComeAndGo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { handshakeFloor(l) })
+	defer wg.Wait()
+	defer l.Close()
+	floor := &target{name: "floor", wire: webSocket, addr: l.Addr().String(), host: "floor", path: "/"}
+	for n := range 5 {
+		if err := cycle(floor, fmt.Sprintf("user-%d", n), "room"); err != nil {
+			t.Errorf("cycle %d: %v", n, err)
+		}
+	}
+}
+
 func TestFloorsDeliverEverything(t *testing.T) {
 	for _, batch := range []bool{false, true} {
 		s, err := newFanout(floorTarget(t, batch), shape{rooms: 2, members: 5}, fanoutBytes)

@@ -163,12 +163,17 @@ func (s *socket) upgrade(t *target, user string) error {
 		if !bytes.HasPrefix(head, []byte("HTTP/1.1 101")) {
 			return fmt.Errorf("upgrade refused: %.300s", strings.ReplaceAll(string(s.buf[:s.end]), "\r\n", " "))
 		}
-		sum := sha1.Sum([]byte(nonce + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-		if !bytes.Contains(head, []byte(base64.StdEncoding.EncodeToString(sum[:]))) {
+		if !bytes.Contains(head, []byte(acceptKey(nonce))) {
 			return errors.New("wrong Sec-WebSocket-Accept")
 		}
 		return nil
 	}
+}
+
+// acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
+func acceptKey(nonce string) string {
+	sum := sha1.Sum([]byte(nonce + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // fill reads once. It makes room first: a buffer that was filled is doubled, up to 64 KiB or the frame under way.

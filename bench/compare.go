@@ -40,9 +40,10 @@ type comparison struct {
 
 // The names of the floors in results.
 const (
-	nameOne   = "floor: " + floorOne
-	nameBatch = "floor: " + floorBatch
-	nameCopy  = "floor: " + floorCopy
+	nameOne       = "floor: " + floorOne
+	nameBatch     = "floor: " + floorBatch
+	nameCopy      = "floor: " + floorCopy
+	nameHandshake = "floor: " + floorHandshake
 )
 
 // run does everything that the targets need. It returns false when one of them is missed.
@@ -109,6 +110,11 @@ func (c *comparison) starters() (all []func() (*process, error)) {
 
 // others measures S3 to S5, S1 and the line, each on a server started for it.
 func (c *comparison) others(l *launcher, ours bool) error {
+	if ours {
+		if err := c.connecting(); err != nil {
+			return err
+		}
+	}
 	err := c.with(l, func(t *target) error {
 		s, err := newSignalling(t, signallingRooms)
 		if err != nil {
@@ -159,6 +165,24 @@ func (c *comparison) others(l *launcher, ours bool) error {
 		return err
 	}
 	return c.relays(l)
+}
+
+// connecting measures what coming and going costs a server that does nothing else. No target is made of it: it tells how
+// much of T8 is the machine's.
+func (c *comparison) connecting() error {
+	floor, err := startFloor(floorHandshake, c.cpus)
+	if err != nil {
+		return err
+	}
+	defer floor.stop()
+	for range c.rounds {
+		c.report.add(churn(floor.target, c.each))
+	}
+	results, err := idle(floor.target, c.idle[len(c.idle)-1:])
+	for _, res := range results {
+		c.report.add(res)
+	}
+	return err
 }
 
 // relays measures files beside the copying floor, each round on a server of its own, and then behind the line.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,19 +44,22 @@ type floorMessage struct {
 
 // runFloor serves until the listener fails.
 func runFloor(kind, addr string) error {
-	if kind != floorOne && kind != floorBatch && kind != floorCopy {
-		return fmt.Errorf("floor %q: want %s, %s or %s", kind, floorOne, floorBatch, floorCopy)
-	}
-	l, err := net.Listen("tcp", addr)
+	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", addr) // as our server does
 	if err != nil {
 		return err
 	}
-	if kind == floorCopy {
+	switch kind {
+	case floorOne, floorBatch:
+		f := &floorServer{batch: kind == floorBatch, rooms: map[string]*floorRoom{}}
+		defer f.close()
+		return f.serveAll(l)
+	case floorCopy:
 		return copyFloor(l)
+	case floorHandshake:
+		return handshakeFloor(l)
 	}
-	f := &floorServer{batch: kind == floorBatch, rooms: map[string]*floorRoom{}}
-	defer f.close()
-	return f.serveAll(l)
+	l.Close()
+	return fmt.Errorf("floor %q: want %s, %s, %s or %s", kind, floorOne, floorBatch, floorCopy, floorHandshake)
 }
 
 // serveAll accepts until the listener fails and waits for the connections to end.

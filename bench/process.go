@@ -124,6 +124,9 @@ func startFloor(kind string, cpus []int) (*process, error) {
 		return nil, err
 	}
 	p.target = &target{name: "floor: " + kind, wire: lengthPrefix, addr: addr, pid: p.cmd.Process.Pid, spread: runtime.GOOS == "linux"}
+	if kind == floorHandshake {
+		p.target.wire, p.target.host, p.target.path = webSocket, addr, "/"
+	}
 	if err := p.awaitPort(); err != nil {
 		p.stop()
 		return nil, err
