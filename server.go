@@ -37,7 +37,7 @@ type Server struct {
 	journal   *ablyJournal // nil: none
 	listener  *gate
 	traffic   *giveway.Pipe // to which those who send files give way
-	inherited bool // the listener is another process's too, which keeps it
+	inherited bool          // the listener is another process's too, which keeps it
 	notify    *notifier
 	openFiles int // the process's limit, 0: unknown
 	http      *http.Server
