@@ -81,8 +81,7 @@ func (o *Outbox) detachLane(l *lane) {
 	o.mu.Unlock()
 }
 
-// change changes a lane that is attached to the outbox and reports whether the caller must flush. A receiver with more
-// control waiting than it may have signalling is too slow. Shard.
+// change changes a lane that is attached to the outbox and reports whether the caller must flush. Shard.
 func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
 	o.mu.Lock()
 	before := l.bytes
@@ -90,11 +89,7 @@ func (o *Outbox) change(l *lane, change func(*lane)) (flushIt bool) {
 	o.lanes.bytes += l.bytes - before
 	flushIt = !o.dirty && o.ending == notEnded
 	o.dirty = o.dirty || flushIt
-	tooSlow := l.control > o.limit
 	o.mu.Unlock()
-	if tooSlow {
-		o.end(SlowConsumer)
-	}
 	return flushIt
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -201,25 +200,6 @@ func TestALaneMovesToAnotherOutbox(t *testing.T) {
 		fresh.wantRest(4000)
 		fresh.outbox.detachLane(l)
 		fresh.wantRest(0)
-	})
-}
-
-// Control has a bound of its own: a sender that repeats its end without pause does not fill the memory of a
-// receiver that does not read.
-func TestTooMuchControlEndsTheReceiver(t *testing.T) {
-	tellLaneStory(t, func(s *laneStory) {
-		l := s.newLane()
-		s.say(l, strings.Repeat("e", 66)) // one is under way
-		if ending := s.outbox.ended(); ending != notEnded {
-			t.Fatalf("ended with %v at the limit", ending)
-		}
-		s.keep(l, "abc") // frames are counted by their number
-		s.say(l, "e")
-		if ending := s.outbox.ended(); ending != SlowConsumer {
-			t.Errorf("the receiver has ended with %v, want %v", ending, SlowConsumer)
-		}
-		s.outbox.detachLane(l)
-		s.wantRest(0)
 	})
 }
 

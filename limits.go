@@ -233,6 +233,12 @@ const (
 	// maxRelayUnacked is how many frames of one transfer wait for the receiver's word: the app's window of 24 chunks,
 	// and room for one resend beside it. 32 frames of 65,792 bytes are 2.0 MiB.
 	maxRelayUnacked = 32
+	// relayWindow is how many unacknowledged chunks the app sends, and relayAckEvery how many it takes for each ack.
+	relayWindow   = 24
+	relayAckEvery = 8
+	// maxLaneControl is how many bytes of control one transfer has waiting for its receiver: with its frames they are 2.2 MiB.
+	// Honest senders say a few hundred bytes.
+	maxLaneControl = 128 << 10
 	// relayHeaderBytes is the JSON header, padded with NUL, in front of each chunk.
 	relayHeaderBytes = 256
 	// maxRelayChunkBytes is the app's chunk, and the largest that a client may choose: a frame is 65,792 bytes at most.

@@ -68,6 +68,7 @@ type relayed struct {
 	at       *Member   // whose outbox the lane is attached to, nil: none
 	involved []*Member // who knows the transfer's room by its id
 	reserved int64     // bytes, given back when the transfer is over
+	flooded  bool      // more control waits for the receiver than may
 }
 
 // relayHold is the reply to a frame for which there is no room: the sender's goroutine tries it again.
@@ -94,7 +95,7 @@ func (s *shard) handleRelay(room *Room, o *op) *Refusal {
 	switch relay.message.Kind {
 	case relayAck, relayResend, relayComplete:
 		// The receiver's page may have gone on with a new socket, before the old one was known to be dead.
-		if m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && r.at != nil && m != r.at {
+		if r.at != nil && r.follows(room, m) {
 			s.step(room, r, TransferEvent{Kind: EventReceiverBack, By: m}, nil)
 		}
 	}
@@ -247,6 +248,9 @@ func (s *shard) carryOutEffects(room *Room, r *relayed, effects []TransferEffect
 	if t.State().Over() && r.reserved > 0 {
 		s.settleTransfer(r)
 	}
+	if r.flooded && !t.State().Over() {
+		s.step(room, r, TransferEvent{Kind: EventAbort, Why: relayTooSlow}, nil)
+	}
 }
 
 // settleTransfer gives back what a transfer held, as soon as it is over.
@@ -299,7 +303,7 @@ func (s *shard) changeLane(r *relayed, change func(*lane)) {
 		change(r.lane)
 		return
 	}
-	if r.at.outbox.change(r.lane, change) {
+	if r.at.outbox.change(r.lane, func(l *lane) { change(l); r.flooded = l.control > maxLaneControl }) {
 		s.touched = append(s.touched, r.at.outbox)
 	}
 }
@@ -370,11 +374,16 @@ func (s *shard) relayLeft(room *Room, m *Member) {
 // that came after the transfer had begun. Those that were asked are other devices. nil: there is none.
 func (r *relayed) successor(room *Room) *Member {
 	for m := range room.members {
-		if m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && !slices.Contains(r.involved, m) {
+		if r.follows(room, m) {
 			return m
 		}
 	}
 	return nil
+}
+
+// follows reports whether a member of the room may be the receiver's next socket.
+func (r *relayed) follows(room *Room, m *Member) bool {
+	return m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && room.has(m) && !slices.Contains(r.involved, m)
 }
 
 // relayTick runs the deadlines of all transfers of the shard.

@@ -184,6 +184,83 @@ func TestAReceiverSpeaksFromItsNewSocket(t *testing.T) {
 	})
 }
 
+// What the old socket still has to say takes the transfer back from nobody, and its end ends nothing.
+func TestALateWordOfTheOldSocket(t *testing.T) {
+	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
+		f := newFile("moved", 6*appChunk)
+		s.agree(anna, bob, f)
+		anna.sendFrames(f, 0, 3)
+		again := s.connect("bob")
+		again.subscribe("room")
+		again.send(f.resend(3, 0, 1, 2))
+		bob.send(f.ack(3))
+		anna.sendFrames(f, 3, 6)
+		bob.socket.Close()
+		again.wantFiles(chunkList(0, 6))
+		again.send(f.ack(6))
+		anna.send(f.says("end", ""))
+		again.send(f.says("complete", ""))
+		anna.wantFiles("accept resend ack complete")
+	})
+}
+
+// Who is not in the room cannot take a transfer there, whoever he is.
+func TestASocketOutsideTheRoomTakesNoTransfer(t *testing.T) {
+	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
+		f := newFile("here", 6*appChunk)
+		s.agree(anna, bob, f)
+		outside := s.connect("bob")
+		outside.subscribe("another room")
+		outside.send(f.ack(1))
+		anna.sendFrames(f, 0, 6)
+		bob.wantFiles("request " + chunkList(0, 6))
+		outside.wantFiles("relay_not_yours")
+		anna.send(f.says("cancel", ""))
+	})
+}
+
+// All that was under way had arrived, and its acknowledgements were lost with the socket: the app says nothing to what it gets
+// twice, and its sender's window is full. The server lets the sender go on, by so much that the next acknowledgement comes.
+func TestAWindowWhoseAcknowledgementsWereLost(t *testing.T) {
+	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
+		f := newFile("stuck", 40*appChunk)
+		s.agree(anna, bob, f)
+		anna.sendFrames(f, 0, relayWindow)
+		bob.wantFiles("request " + chunkList(0, relayWindow))
+		bob.socket.Close()
+		again := s.connect("bob")
+		again.subscribe("room")
+		again.wantFiles(chunkList(0, relayWindow))
+		anna.wantFiles("accept ack")
+		anna.sendFrames(f, relayWindow, relayWindow+relayAckEvery)
+		again.wantFiles(chunkList(0, relayWindow+relayAckEvery))
+		again.send(f.ack(relayWindow + relayAckEvery))
+		anna.sendFrames(f, relayWindow+relayAckEvery, 40)
+		again.send(f.ack(40))
+		anna.send(f.says("end", ""))
+		again.send(f.says("complete", ""))
+		anna.wantFiles("accept ack ack ack complete")
+	})
+}
+
+// A receiver that reads slowly is not cut because of what its sender says: the transfer fails.
+func TestAFloodOfControlEndsTheTransferAndNobody(t *testing.T) {
+	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
+		f := newFile("chatter", 3*appChunk)
+		s.agree(anna, bob, f)
+		anna.sendFrames(f, 0, 3)
+		bob.freeze()
+		for range 3000 {
+			anna.send(f.says("end", ""))
+		}
+		anna.wantLastFile("relay_too_slow")
+		bob.thaw()
+		bob.wantLastFile("relay_too_slow")
+		bob.alive()
+		anna.alive()
+	})
+}
+
 func TestARequestThatNobodyAnswers(t *testing.T) {
 	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
 		f := newFile("waiting", 10)

@@ -379,6 +379,9 @@ func TestTwoSocketsOfTheReceiversUser(t *testing.T) {
 	phone.want(t, f.says("cancel", ""))
 	phone.send(t, f.accept()) // too late
 	phone.want(t, f.says("cancel", ""))
+	// Nor does it take the transfer by what else it says.
+	phone.send(t, f.ack(1))
+	phone.send(t, f.resend(1, 0))
 	transport(t, anna, tablet, f)
 	phone.wantNothing(t)
 

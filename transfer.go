@@ -25,6 +25,7 @@ import "time"
 //   - A re-sent chunk whose frame is still in the buffer takes no second place: the frame kept is written again and the
 //     new bytes are discarded. So each chunk stands in the buffer once, where its first copy stands, and the rule above
 //     holds for resends too. (The app acknowledges new chunks only: a buffer full of copies would never be freed.)
+//   - For the same reason a full window may stand still after a replay: see openWindow.
 //   - Without flow control (old clients) no ack comes: a frame is free when it is written to the receiver's socket.
 //     What a lost socket then swallows, the receiver asks for with resend.
 //
@@ -54,7 +55,7 @@ type Transfer struct {
 	flow      bool          // flow control agreed in request and accept
 	ended     bool          // the sender said end
 	nextChunk int64         // chunks that came in unbroken order from 0
-	acked     int64         // chunks that the receiver says it has
+	acked     int64         // chunks that the sender has been told the receiver has
 	frames    int64         // frames accepted, re-sent ones included
 	buffer    [maxRelayUnacked]int64
 	buffered  int // used places of buffer, oldest first
@@ -196,7 +197,7 @@ func (t *Transfer) State() TransferState { return t.state }
 // Receiver is the socket that the frames go to; nil before accept and while the receiver is away.
 func (t *Transfer) Receiver() endpoint { return t.receiver }
 
-// Acknowledged is how many chunks the receiver says it has.
+// Acknowledged is how many chunks the sender has been told the receiver has.
 func (t *Transfer) Acknowledged() int64 { return t.acked }
 
 // Buffered is how many frames the caller must be holding for this transfer.
@@ -271,7 +272,7 @@ var transferRules = [transferStates][transferEvents]transferRule{
 		EventEnd:          {acts(endMeanwhile, noteEnd), stateStay},
 		EventWritten:      {acts(passOver), stateStay}, // into a socket that is gone: replayed
 		EventReceiverLost: {acts(forgetAsked), stateStay},
-		EventReceiverBack: {acts(moveReceiver, replayFrames, endAfterReplay), stateBefore},
+		EventReceiverBack: {acts(moveReceiver, replayFrames, openWindow, endAfterReplay), stateBefore},
 	},
 	// The app's sender drops a complete that comes before it has sent end: it gets it again then.
 	StateCompleted: {
@@ -285,7 +286,7 @@ var liveRules = [transferEvents]transferRule{
 	EventCancel:       {acts(forwardToPeer), StateCancelled},
 	EventWritten:      {acts(dropWritten), stateStay},
 	EventReceiverLost: {acts(forgetAsked, loseReceiver), StateInterrupted},
-	EventReceiverBack: {acts(moveReceiver, replayFrames, endAfterReplay), stateStay}, // before its old socket was known to be dead
+	EventReceiverBack: {acts(moveReceiver, replayFrames, openWindow, endAfterReplay), stateStay}, // before its old socket was known to be dead
 	EventSenderLost:   {acts(failBecause(relaySenderGone)), StateFailed},
 	EventAbort:        {acts(abortTransfer), StateFailed},
 	EventTick:         {acts(checkDeadlines), stateStay},

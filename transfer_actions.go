@@ -144,6 +144,17 @@ func replayFrames(t *Transfer, _ *TransferEvent) bool {
 	return true
 }
 
+// openWindow lets a sender go on whose window is full, when its receiver is back. If all of the window had arrived and only its
+// acks were lost, the replay brings the receiver nothing new, and the app does not acknowledge what it gets twice: both
+// would wait. With one step of chunks more its next ack comes. There must be room for them in the buffer.
+func openWindow(t *Transfer, _ *TransferEvent) bool {
+	if t.flow && t.nextChunk < t.TotalChunks && t.nextChunk-t.acked >= relayWindow && t.buffered <= maxRelayUnacked-relayAckEvery {
+		t.acked += relayAckEvery
+		t.emit(TransferEffect{Kind: EffectAck, To: t.Sender, N: t.acked})
+	}
+	return true
+}
+
 // endAfterReplay repeats the end that went into the lost socket. It is sent also before the sender has said it, when all
 // chunks are behind us: the last acks may have been lost, so that the sender waits for them and the receiver for the end.
 // In resending the sender is about to send another end.
@@ -217,7 +228,7 @@ func dropAcknowledged(t *Transfer, ev *TransferEvent) bool {
 	if ev.Received == t.TotalChunks {
 		n = t.buffered
 	}
-	if n > 0 {
+	if n > 0 && t.flow { // else what is written frees frames, and no frame is freed twice
 		t.drop(n)
 		t.letSenderGoOn()
 	}

@@ -51,7 +51,7 @@ func TestGivesWay(t *testing.T) {
 	waiter.Wait()
 }
 
-// Many may give way at once, also while the pipe is closed; nobody hangs.
+// Many may give way at once, also while the pipe is closed; nobody hangs, and one look at the network serves all who wait.
 func TestManyGiveWay(t *testing.T) {
 	pipe, err := New()
 	if err != nil {
@@ -69,6 +69,37 @@ func TestManyGiveWay(t *testing.T) {
 	pipe.Close()
 	all.Wait()
 	pipe.GiveWay()
+}
+
+func TestOneLookServesAllWhoWait(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	pipe, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	const senders, turns = 50, 200
+	var all sync.WaitGroup
+	var looks atomic.Int64
+	step := pipe.once
+	pipe.once = func(fd uintptr) bool {
+		done := step(fd)
+		if done {
+			looks.Add(1)
+		}
+		return done
+	}
+	for range senders {
+		all.Go(func() {
+			for range turns {
+				pipe.GiveWay()
+			}
+		})
+	}
+	all.Wait()
+	if n := looks.Load(); n > senders*turns/2 {
+		t.Errorf("%d looks for %d turns of %d goroutines", n, turns, senders)
+	}
 }
 
 func TestGivingWayAllocatesNothing(t *testing.T) {

@@ -9,6 +9,7 @@ package giveway
 import (
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 )
 
@@ -19,7 +20,11 @@ type Pipe struct {
 	raw      syscall.RawConn       // of from
 	once     func(fd uintptr) bool // p.step, made once
 
-	// Guarded by raw, which lets one in at a time.
+	mu      sync.Mutex
+	waiting bool          // somebody waits for the byte
+	seen    chan struct{} // closed by that one, when it comes; nil while nobody else waits for it
+
+	// That one's.
 	written bool
 	byte    [1]byte
 }
@@ -39,8 +44,32 @@ func New() (*Pipe, error) {
 	return p, nil
 }
 
-// GiveWay lets all run whose bytes are there. Any goroutine; it allocates nothing.
-func (p *Pipe) GiveWay() { p.raw.Read(p.once) }
+// GiveWay lets all run whose bytes are there. Any goroutine: those who come while one waits go on with that one, so that one look
+// at the network serves all.
+func (p *Pipe) GiveWay() {
+	p.mu.Lock()
+	if p.waiting {
+		if p.seen == nil {
+			p.seen = make(chan struct{})
+		}
+		seen := p.seen
+		p.mu.Unlock()
+		<-seen
+		return
+	}
+	p.waiting = true
+	p.mu.Unlock()
+
+	p.raw.Read(p.once)
+
+	p.mu.Lock()
+	seen := p.seen
+	p.waiting, p.seen = false, nil
+	p.mu.Unlock()
+	if seen != nil {
+		close(seen)
+	}
+}
 
 // step writes the byte and, once that has been seen, reads it. It runs inside RawConn.Read, which waits when it returns false.
 func (p *Pipe) step(fd uintptr) bool {
