@@ -360,6 +360,9 @@ func TestWarnings(t *testing.T) {
 		{"", []string{"MODE", "production", "LETSHARE_JWT_SECRET", goodSecret, "LETSHARE_METRICS_TOKEN", "hidden"}},
 		{"server.trusted_proxies holds ::/0", []string{"LETSHARE_SERVER_TRUSTED_PROXIES", "10.0.0.0/8,::/0"}},
 		{"websocket.max_queue_bytes, 1000, is less", []string{"LETSHARE_WEBSOCKET_MAX_QUEUE_BYTES", "1000"}},
+		{"relay.max_bytes_per_second, 19999, is less", []string{"LETSHARE_RELAY_MAX_BYTES_PER_SECOND", "19999"}},
+		{"relay.max_total_bytes_per_second, 1, is less", []string{"LETSHARE_RELAY_MAX_TOTAL_BYTES_PER_SECOND", "1"}},
+		{"", []string{"LETSHARE_RELAY_MAX_BYTES_PER_SECOND", "20000"}},
 	} {
 		got := mustLoad(t, "", test.pairs...).Warnings()
 		if all := strings.Join(got, "\n"); !strings.HasPrefix(all, test.want) || (test.want == "") != (len(got) == 0) || len(got) > 1 || strings.Contains(all, "hidden") {

@@ -349,6 +349,13 @@ func (c *Config) Warnings() []string {
 	if c.WebSocket.MaxQueueBytes < c.WebSocket.MaxMessageBytes {
 		warn("websocket.max_queue_bytes, %d, is less than websocket.max_message_bytes, %d: the longest messages cut whoever receives them; raise the first", c.WebSocket.MaxQueueBytes, c.WebSocket.MaxMessageBytes)
 	}
+	slow := func(name string, n int64) {
+		if n > 0 && n < minRelayBytesPerSecond {
+			warn("%s, %d, is less than %d: the app gives a file up when its socket takes nothing for 15 seconds; raise it", name, n, minRelayBytesPerSecond)
+		}
+	}
+	slow("relay.max_bytes_per_second", c.Relay.MaxBytesPerSecond)
+	slow("relay.max_total_bytes_per_second", c.Relay.MaxTotalBytesPerSecond)
 	return warnings
 }
 

@@ -271,6 +271,9 @@ const (
 	// defaultRelayMessages is 1000 MiB per second in the app's frames: no bound for files, but one for tiny frames, which then cost
 	// less than a file does.
 	defaultRelayMessages = 16000
+	// minRelayBytesPerSecond is the least speed of a file that the app has patience for: a chunk every 3 s. It gives up when its
+	// socket takes nothing for 15 s.
+	minRelayBytesPerSecond = 20000
 	// relayHoldStep is how often a paused sender's frame is tried again.
 	relayHoldStep = 5 * time.Millisecond
 	// maxUnsentBytes is how much a relaying socket's kernel queues unsent: two frames, so that signalling does not wait behind more.

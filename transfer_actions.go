@@ -199,6 +199,9 @@ func holdIfFull(t *Transfer, _ *TransferEvent) bool {
 	if t.buffered < maxRelayUnacked {
 		return true
 	}
+	if !t.pausedUntil.IsZero() && !t.now.Before(t.pausedUntil) {
+		return t.fail(relayTooSlow) // not only at the next tick: a second more is the app's patience
+	}
 	t.emit(TransferEffect{Kind: EffectHold})
 	if t.pausedUntil.IsZero() {
 		t.pausedUntil = t.now.Add(relayPauseTimeout)

@@ -303,6 +303,12 @@ func TestTransferBeyondTheBuffer(t *testing.T) {
 		s.wantState(StateFailed)
 		s.want("frame 32 laptop", "-")
 	})
+	t.Run("too slow, before the tick", func(t *testing.T) {
+		s := full(t)
+		s.wait(relayPauseTimeout-1).want("frame 32 laptop", "hold")
+		s.wait(1).want("frame 32 laptop", "error:too_slow→laptop error:too_slow→phone drop32 resume→laptop")
+		s.wantState(StateFailed)
+	})
 }
 
 // Old clients acknowledge nothing: what is written is free, and what a lost socket swallowed is asked for again.

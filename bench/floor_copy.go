@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"letshare/giveway"
 )
 
 // floorCopy is the floor of a relay: a proxy that reads what one connection sends and writes it to another, through a
@@ -67,6 +69,11 @@ func copying(t *target, size, count int, more func() bool) (sent int64, err erro
 		return 0, err
 	}
 	defer sender.Close()
+	traffic, err := giveway.New() // as the relay's clients do
+	if err != nil {
+		return 0, err
+	}
+	defer traffic.Close()
 	frame := make([]byte, size)
 	buf := make([]byte, 64<<10)
 	for more() {
@@ -77,6 +84,7 @@ func copying(t *target, size, count int, more func() bool) (sent int64, err erro
 					failed <- err
 					return
 				}
+				traffic.GiveWay()
 			}
 			failed <- nil
 		}()
@@ -88,6 +96,7 @@ func copying(t *target, size, count int, more func() bool) (sent int64, err erro
 				return sent, err
 			}
 			got += n
+			traffic.GiveWay()
 		}
 		if err := <-failed; err != nil {
 			return sent, err

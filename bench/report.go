@@ -212,14 +212,22 @@ func (r *report) writeSlow(w io.Writer) {
 }
 
 func (r *report) writeRelay(w io.Writer) {
+	var plain float64 // CPU of the copying floor for each MiB, 0: not measured
 	for _, x := range r.Results {
+		if x.Server == nameCopy {
+			plain = x.CPU
+		}
 		switch m := x.Relay; {
 		case m == nil:
 		case m.IdleP99 == 0:
 			fmt.Fprintf(w, "\n%s, %s: p99 of signalling to others %.2f ms, to the receiver %.2f ms\n", x.Server, x.Scenario, x.P99, m.ReceiverP99)
 		default:
-			fmt.Fprintf(w, "\n%s, %s: %.2f s of CPU for each GiB; p99 of signalling in another room %.2f ms, %.2f ms without files; to the receiver %.2f ms; RSS grew by %.1f MiB\n",
-				x.Server, x.Scenario, x.CPU*1024/1e6, x.P99, m.IdleP99, m.ReceiverP99, float64(m.Growth)/(1<<20))
+			ratio := ""
+			if plain > 0 {
+				ratio = fmt.Sprintf(" (%.2f of a plain copy's)", x.CPU/plain)
+			}
+			fmt.Fprintf(w, "\n%s, %s: %.2f s of CPU for each GiB%s; p99 of signalling in another room %.2f ms, %.2f ms without files; to the receiver %.2f ms; RSS grew by %.1f MiB\n",
+				x.Server, x.Scenario, x.CPU*1024/1e6, ratio, x.P99, m.IdleP99, m.ReceiverP99, float64(m.Growth)/(1<<20))
 		}
 	}
 }
