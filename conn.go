@@ -181,6 +181,11 @@ func (c *conn) readMessages() {
 	}
 }
 
+// caddysGoodbye is how Caddy (2.6, seen) ends a connection to its upstream when it reloads: a close frame with 1001, but without
+// the mask that RFC 6455 section 5.1 wants of a client. Taken for the violation that it is, our 1002 would now and then overtake
+// Caddy's own 1001 on the way to the client, who has done nothing wrong.
+const caddysGoodbye = "\x88\x02\x03\xe9"
+
 // readWhole deals with the next frame if it is simple and here as a whole. False: it is not, and the library must read it.
 func (c *conn) readWhole() bool {
 	defer c.wire.rested()
@@ -192,6 +197,10 @@ func (c *conn) readWhole() bool {
 		c.ably.take(message)
 	} else if payload, ok := c.wire.takeWhole(opClose); ok {
 		c.outbox.end(c.peerCloses(payload))
+	} else if string(c.wire.pending) == caddysGoodbye && c.wire.held() == 0 {
+		c.wire.pending = nil
+		c.wire.goodbye = closeFrame(1001, "")
+		c.outbox.end(PeerClosed)
 	} else {
 		return false
 	}
