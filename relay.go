@@ -95,7 +95,7 @@ func (s *shard) handleRelay(room *Room, o *op) *Refusal {
 	switch relay.message.Kind {
 	case relayAck, relayResend, relayComplete:
 		// The receiver's page may have gone on with a new socket, before the old one was known to be dead.
-		if r.at != nil && r.follows(room, m) {
+		if r.at != nil && room.has(m) && r.follows(m) {
 			s.step(room, r, TransferEvent{Kind: EventReceiverBack, By: m}, nil)
 		}
 	}
@@ -374,7 +374,7 @@ func (s *shard) relayLeft(room *Room, m *Member) {
 // that came after the transfer had begun. Those that were asked are other devices. nil: there is none.
 func (r *relayed) successor(room *Room) *Member {
 	for m := range room.members {
-		if r.follows(room, m) {
+		if r.follows(m) {
 			return m
 		}
 	}
@@ -382,8 +382,8 @@ func (r *relayed) successor(room *Room) *Member {
 }
 
 // follows reports whether a member of the room may be the receiver's next socket.
-func (r *relayed) follows(room *Room, m *Member) bool {
-	return m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && room.has(m) && !slices.Contains(r.involved, m)
+func (r *relayed) follows(m *Member) bool {
+	return m.identity == r.transfer.ReceiverID && m != r.transfer.Sender && !slices.Contains(r.involved, m)
 }
 
 // relayTick runs the deadlines of all transfers of the shard.

@@ -243,15 +243,21 @@ func TestAWindowWhoseAcknowledgementsWereLost(t *testing.T) {
 	})
 }
 
-// A receiver that reads slowly is not cut because of what its sender says: the transfer fails.
+// A receiver that reads slowly is not cut because of what its sender says: the transfer fails. Until then it holds 2.2 MiB
+// at most, with as many frames as may wait.
 func TestAFloodOfControlEndsTheTransferAndNobody(t *testing.T) {
 	inRelayBubble(t, nil, func(s *pipeServer, anna, bob *pipeClient) {
-		f := newFile("chatter", 3*appChunk)
+		f := newFile("chatter", 40*appChunk)
 		s.agree(anna, bob, f)
-		anna.sendFrames(f, 0, 3)
 		bob.freeze()
+		anna.sendFrames(f, 0, maxRelayUnacked)
+		most := int64(0)
 		for range 3000 {
 			anna.send(f.says("end", ""))
+			most = max(most, s.budget.total.Load())
+		}
+		if most < 2<<20 || most > 22<<20/10 {
+			t.Errorf("the server held %d bytes at most, want 2.0 to 2.2 MiB", most)
 		}
 		anna.wantLastFile("relay_too_slow")
 		bob.thaw()

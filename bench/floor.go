@@ -62,8 +62,8 @@ func runFloor(kind, addr string) error {
 	return fmt.Errorf("floor %q: want %s, %s, %s or %s", kind, floorOne, floorBatch, floorCopy, floorHandshake)
 }
 
-// serveAll accepts until the listener fails and waits for the connections to end.
-func (f *floorServer) serveAll(l net.Listener) error {
+// serveEach accepts until the listener fails, serves each connection in a goroutine, and waits for them to end.
+func serveEach(l net.Listener, serve func(net.Conn)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -71,8 +71,13 @@ func (f *floorServer) serveAll(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		wg.Go(func() { f.serve(conn.(*net.TCPConn)) })
+		wg.Go(func() { serve(conn) })
 	}
+}
+
+// serveAll serves until the listener fails.
+func (f *floorServer) serveAll(l net.Listener) error {
+	return serveEach(l, func(conn net.Conn) { f.serve(conn.(*net.TCPConn)) })
 }
 
 // close ends the goroutines of the rooms. Nobody may be connected any more.

@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"net"
-	"sync"
 
 	"letshare/giveway"
 )
@@ -18,27 +17,19 @@ const (
 
 // copyFloor joins each sender to the receiver that came before it.
 func copyFloor(l net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	receivers := make(chan net.Conn, 16)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
+	return serveEach(l, func(conn net.Conn) {
+		var role [1]byte
+		if _, err := io.ReadFull(conn, role[:]); err != nil {
+			conn.Close()
+			return
 		}
-		wg.Go(func() {
-			var role [1]byte
-			if _, err := io.ReadFull(conn, role[:]); err != nil {
-				conn.Close()
-				return
-			}
-			if role[0] == copyReceiver {
-				receivers <- conn
-				return
-			}
-			pass(<-receivers, conn)
-		})
-	}
+		if role[0] == copyReceiver {
+			receivers <- conn
+			return
+		}
+		pass(<-receivers, conn)
+	})
 }
 
 // pass copies until the sender ends.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"net"
-	"sync"
 )
 
 // floorHandshake is the floor of connecting: it answers the upgrade, says "subscribed" to every message, and answers the close
@@ -12,23 +11,11 @@ import (
 const floorHandshake = "handshake"
 
 // handshakeFloor serves until the listener fails.
-func handshakeFloor(l net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		wg.Go(func() {
-			defer conn.Close()
-			greet(conn)
-		})
-	}
-}
+func handshakeFloor(l net.Listener) error { return serveEach(l, greet) }
 
 // greet is one connection's life. What our own client sends comes whole: a part of a frame ends the connection.
 func greet(conn net.Conn) {
+	defer conn.Close()
 	var buf [1 << 10]byte
 	n, err := conn.Read(buf[:])
 	if err != nil {
